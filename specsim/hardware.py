@@ -1,0 +1,184 @@
+"""The machine as frozen values: GPU, host, link and disk, each a handful of rates and capacities.
+
+Base units throughout (bytes, bytes/s, FLOP/s, seconds, watts). Rates are datasheet peaks; what a kernel or a copy
+reaches of them is the efficiency beside them, which `specsim profile` measures and which is otherwise a stated
+assumption.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """An efficiency (0..1] by number of rows: points in rising rows, linear in log(rows) between, flat outside."""
+
+    points: tuple[tuple[float, float], ...]
+
+    @classmethod
+    def flat(cls, value: float) -> Curve:
+        return cls(((1.0, value),))
+
+    def at(self, rows: float) -> float:
+        points = self.points
+        if rows <= points[0][0]:
+            return points[0][1]
+        for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+            if rows < x1:
+                return y0 + (y1 - y0) * math.log(rows / x0) / math.log(x1 / x0)
+        return points[-1][1]
+
+
+@dataclass(frozen=True, slots=True)
+class Processor:
+    """What computes: peaks by dtype and the memory bandwidth under them, with the share of each that is reached.
+
+    `flops_per_s[dtype]` is dense matrix throughput with fp32 accumulation; `gemm_efficiency` is by rows of the
+    product; `overhead_s` is paid once for every task (kernel launches, or the fork and join of a CPU thread team).
+    """
+
+    flops_per_s: Mapping[str, float]
+    bytes_per_s: float
+    gemm_efficiency: Curve
+    attention_efficiency: float
+    bandwidth_efficiency: float
+    overhead_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    name: str
+    title: str
+    vram_bytes: float
+    processor: Processor
+    link: str  # name of the widest link that the card supports
+    host: str  # the host that `--gpu NAME` alone assumes
+    power_watts: float
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    name: str
+    title: str
+    cores: int
+    sockets: int
+    ram_bytes: float
+    processor: Processor
+    link: str  # name of the widest link that the mainboard offers
+    disk: str
+    power_watts: float
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """The way between RAM and VRAM. `efficiency` is the share of the raw rate that a large pinned copy reaches;
+    `pageable_efficiency` that of a copy from pageable memory, which the driver stages through a pinned buffer."""
+
+    name: str
+    title: str
+    bytes_per_s: float  # raw, per direction
+    efficiency: float
+    pageable_efficiency: float
+    latency_s: float
+
+    def rate(self, *, pinned: bool) -> float:
+        """Bytes per second of a large copy."""
+        return self.bytes_per_s * (self.efficiency if pinned else self.pageable_efficiency)
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    name: str
+    title: str
+    capacity_bytes: float
+    bytes_per_s: float  # sequential read, datasheet
+    efficiency: float
+    latency_s: float
+    power_watts: float
+
+    def rate(self) -> float:
+        return self.bytes_per_s * self.efficiency
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """Where one number of a machine came from: `field` as in "gpu.vram", its value as written, and its source."""
+
+    field: str
+    value: str
+    kind: str  # datasheet, measured, fitted, assumed, given
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A host with at most one GPU. Without one, `cpu` computes, `ram` is the fast memory and weights stream from disk.
+
+    `vram_budget_bytes` and `ram_budget_bytes` are what a plan may use: capacity less what the system keeps.
+    """
+
+    name: str
+    host: Host
+    disk: Disk
+    gpu: Gpu | None = None
+    link: Link | None = None
+    vram_budget_bytes: float = 0.0
+    ram_budget_bytes: float = 0.0
+    facts: tuple[Fact, ...] = field(default=())
+
+    @property
+    def main(self) -> str:
+        """The processor that runs the target's layers by default: "gpu", or "cpu" where there is none."""
+        return "gpu" if self.gpu else "cpu"
+
+    @property
+    def fast(self) -> str:
+        """The memory beside the main processor: "vram" or "ram"."""
+        return "vram" if self.gpu else "ram"
+
+    def processor(self, name: str) -> Processor:
+        """The processor called "gpu" or "cpu"."""
+        if name == "gpu":
+            assert self.gpu is not None, "a machine without a GPU has no gpu tasks"
+            return self.gpu.processor
+        return self.host.processor
+
+    def budgets(self) -> dict[str, float]:
+        """Bytes that a plan may use, by memory."""
+        slow = {"ram": self.ram_budget_bytes, "disk": self.disk.capacity_bytes}
+        return {"vram": self.vram_budget_bytes, **slow} if self.gpu else slow
+
+    def scaled(self, **factors: float) -> Machine:
+        """A copy with resources multiplied: `gpu`, `vram_bw`, `vram`, `cpu`, `dram`, `ram`, `link`, `disk`."""
+        machine = self
+        for resource, factor in factors.items():
+            machine = _SCALE[resource](machine, factor)
+        return machine
+
+
+def _faster(processor: Processor, flops: float = 1.0, bandwidth: float = 1.0) -> Processor:
+    rates = {dtype: rate * flops for dtype, rate in processor.flops_per_s.items()}
+    return replace(processor, flops_per_s=rates, bytes_per_s=processor.bytes_per_s * bandwidth)
+
+
+def _scale_gpu(m: Machine, flops: float = 1.0, bandwidth: float = 1.0) -> Machine:
+    return replace(m, gpu=replace(m.gpu, processor=_faster(m.gpu.processor, flops, bandwidth))) if m.gpu else m
+
+
+def _scale_host(m: Machine, flops: float = 1.0, bandwidth: float = 1.0) -> Machine:
+    return replace(m, host=replace(m.host, processor=_faster(m.host.processor, flops, bandwidth)))
+
+
+_SCALE = {
+    "gpu": lambda m, f: _scale_gpu(m, flops=f),
+    "vram_bw": lambda m, f: _scale_gpu(m, bandwidth=f),
+    "vram": lambda m, f: replace(m, vram_budget_bytes=m.vram_budget_bytes * f),
+    "cpu": lambda m, f: _scale_host(m, flops=f),
+    "dram": lambda m, f: _scale_host(m, bandwidth=f),
+    "ram": lambda m, f: replace(m, ram_budget_bytes=m.ram_budget_bytes * f),
+    "link": lambda m, f: replace(m, link=replace(m.link, bytes_per_s=m.link.bytes_per_s * f)) if m.link else m,
+    "disk": lambda m, f: replace(m, disk=replace(m.disk, bytes_per_s=m.disk.bytes_per_s * f)),
+}

@@ -1,0 +1,217 @@
+"""Find profiles by name, read and check them, and make typed values of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from specsim.acceptance import Acceptance, Pair
+from specsim.check import Profile, check
+from specsim.errors import InputError, UnknownNameError
+from specsim.hardware import Curve, Disk, Gpu, Host, Link, Processor
+from specsim.model import read_config
+from specsim.workload import Workload
+from specsim.yamlfile import read_yaml
+
+#: kind of profile -> its folder
+KINDS: Final = {
+    "gpu": "gpus",
+    "host": "hosts",
+    "link": "links",
+    "disk": "disks",
+    "machine": "machines",
+    "model": "models",
+    "workload": "workloads",
+    "pair": "pairs",
+}
+_ENDINGS: Final = (".yaml", ".yml")
+_HARDWARE: Final = ("gpu", "host", "link", "disk")
+
+
+def root() -> Path:
+    """The folder of shipped profiles: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    for folder in (package / "_profiles", package.parent / "profiles"):
+        if folder.is_dir():
+            return folder
+    raise InputError("the profiles folder is missing", where=str(package), hint="install specsim again")
+
+
+def names(kind: str) -> list[str]:
+    """Names of all shipped profiles of a kind (a key of `KINDS`), sorted."""
+    ending = ".json" if kind == "model" else ".yaml"
+    return sorted(path.stem for path in (root() / KINDS[kind]).glob(f"*{ending}"))
+
+
+def find(kind: str, name: str) -> Path:
+    """The file of the shipped profile `name`, or the file that `name` is a path to.
+
+    Paths end in .yaml or .yml; those of models in .json, or are a checkpoint's folder. Raises
+    UnknownNameError with near matches, InputError for a path where there is no file.
+    """
+    if name in names(kind):
+        return root() / KINDS[kind] / f"{name}{'.json' if kind == 'model' else '.yaml'}"
+    path = Path(name)
+    if kind == "model" and path.is_dir():
+        return path
+    if path.suffix in ((".json",) if kind == "model" else _ENDINGS):
+        if not path.is_file():
+            raise InputError("no such file", where=name, hint=f"names need no ending: {path.stem}")
+        return path
+    raise UnknownNameError(kind, name, names(kind))
+
+
+def read(path: str | Path, kind: str | None = None) -> Profile:
+    """The checked profile in a YAML file. Raises InputError for the first thing wrong with it."""
+    profile, errors = _checked(Path(path), kind)
+    if profile is None:
+        raise errors[0]
+    return profile
+
+
+def load(kind: str, name: str) -> Profile:
+    """The checked profile called `name` (or at the path `name`). Raises InputError, UnknownNameError."""
+    return read(find(kind, name), kind)
+
+
+def problems(path: str | Path) -> list[str]:
+    """Everything wrong with a profile file, one line each; empty for a good one. Reads models (.json) too."""
+    path = Path(path)
+    try:
+        if path.suffix not in _ENDINGS:
+            read_config(path)
+            return []
+        profile, errors = _checked(path, None)
+        if profile is None:
+            return [str(error) for error in errors]
+        missing = [str(error) for error in _dangling(profile)]
+        if profile.kind in _TYPED:
+            _TYPED[profile.kind](profile)
+    except InputError as error:
+        return [str(error)]
+    return missing
+
+
+def _checked(path: Path, kind: str | None) -> tuple[Profile | None, list[InputError]]:
+    raw = read_yaml(path)
+    profile, errors = check(raw, str(path), kind)
+    name = raw.get("name") if isinstance(raw, dict) else None
+    # a measured machine is the user's own file, called what the user likes; all others are found by name
+    named = isinstance(raw, dict) and raw.get("schema") != "specsim.machine/1"
+    if named and isinstance(name, str) and name != path.stem:
+        errors.append(
+            InputError(f"name is {name!r}", where=str(path), hint=f"name it as its file: {path.stem}")
+        )
+    return (None if errors else profile), errors
+
+
+def _dangling(profile: Profile) -> list[InputError]:
+    """Names of other profiles in this one that do not exist."""
+    errors = []
+    for key, part in profile.parts.items():
+        if isinstance(part, Profile):
+            errors += _dangling(part)
+        elif key in _HARDWARE and part != "none" and part not in names(key):
+            errors.append(UnknownNameError(key, part, names(key), where=profile.where))
+    return errors
+
+
+def _curve(profile: Profile, fact: str) -> Curve:
+    value = profile.stated[fact].value
+    assert isinstance(value, Curve), f"{fact} of {profile.name} is no curve"
+    return value
+
+
+def _processor(profile: Profile, bandwidth: str) -> Processor:
+    dtypes = [dtype for dtype in ("fp32", "bf16", "fp16", "int8") if dtype in profile.stated]
+    return Processor(
+        flops_per_s={dtype: profile.number(dtype) for dtype in dtypes},
+        bytes_per_s=profile.number(bandwidth),
+        gemm_efficiency=_curve(profile, "gemm_efficiency"),
+        attention_efficiency=profile.number("attention_efficiency"),
+        bandwidth_efficiency=profile.number("bandwidth_efficiency"),
+        overhead_s=profile.number("overhead"),
+    )
+
+
+def to_gpu(p: Profile) -> Gpu:
+    processor = _processor(p, "vram_bandwidth")
+    link, host = str(p.parts["link"]), str(p.parts["host"])
+    return Gpu(p.name, p.title, p.number("vram"), processor, link, host, p.number("power"))
+
+
+def to_host(p: Profile) -> Host:
+    return Host(
+        name=p.name,
+        title=p.title,
+        cores=int(p.number("cores")),
+        sockets=int(p.number("sockets")),
+        ram_bytes=p.number("ram"),
+        processor=_processor(p, "dram_bandwidth"),
+        link=str(p.parts["link"]),
+        disk=str(p.parts["disk"]),
+        power_watts=p.number("power"),
+    )
+
+
+def to_link(p: Profile) -> Link:
+    """Raises InputError for a pageable copy that is faster than a pinned one."""
+    pinned, pageable = p.number("efficiency"), p.number("pageable_efficiency")
+    if pageable > pinned:
+        raise InputError(f"pageable_efficiency {pageable:g} is above efficiency {pinned:g}", where=p.where)
+    return Link(p.name, p.title, p.number("bandwidth"), pinned, pageable, p.number("latency"))
+
+
+def to_disk(p: Profile) -> Disk:
+    rates = (p.number(fact) for fact in ("capacity", "bandwidth", "efficiency", "latency", "power"))
+    return Disk(p.name, p.title, *rates)
+
+
+def to_workload(p: Profile) -> Workload:
+    low, high = int(p.number("prompt_tokens_min")), int(p.number("prompt_tokens_max"))
+    out, requests = int(p.number("output_tokens")), int(p.number("requests"))
+    return Workload(p.name, p.title, p.number("prompt_tokens_mean"), high, low, out, requests)
+
+
+def to_pair(p: Profile) -> Pair:
+    stated = p.stated["acceptance"]
+    assert isinstance(stated.value, tuple), "acceptance is a list"
+    acceptance = Acceptance(stated.value, stated.kind, stated.source)
+    spread = p.number("spread") if "spread" in p.stated else None
+    target, draft, text = (str(p.parts[key]) for key in ("target", "draft", "text"))
+    return Pair(p.name, p.title, target, draft, text, acceptance, spread)
+
+
+_TYPED: Final[dict[str, Callable[[Profile], Any]]] = {
+    "gpu": to_gpu,
+    "host": to_host,
+    "link": to_link,
+    "disk": to_disk,
+    "workload": to_workload,
+    "pair": to_pair,
+}
+
+
+def gpu(name: str) -> Gpu:
+    return to_gpu(load("gpu", name))
+
+
+def host(name: str) -> Host:
+    return to_host(load("host", name))
+
+
+def link(name: str) -> Link:
+    return to_link(load("link", name))
+
+
+def disk(name: str) -> Disk:
+    return to_disk(load("disk", name))
+
+
+def workload(name: str) -> Workload:
+    return to_workload(load("workload", name))
+
+
+def pair(name: str) -> Pair:
+    return to_pair(load("pair", name))

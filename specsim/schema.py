@@ -1,0 +1,150 @@
+"""What a profile must say: its outer shape, the facts of each kind with their dimensions, and the defaults.
+
+A fact is written `[value, source key]`; every source key is explained under `sources`. Defaults are listed
+here and nowhere else, and come out with kind "assumed", so that a plan can announce them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+import msgspec
+
+from specsim.facts import OPTIONAL, Rule
+
+_GEMM = "share of the peak that large matrix products usually reach; measure with specsim profile"
+_ATTENTION = "share of the peak that attention kernels usually reach; measure with specsim profile"
+_BANDWIDTH = "share of the peak bandwidth that streaming reads usually reach; measure with specsim profile"
+_COPY = "cost of starting one copy; measure with specsim profile"
+_OVERHEAD = "cost of starting one task; measure with specsim profile"
+_FLOPS = {"fp32": Rule("FLOP/s"), "bf16": Rule("FLOP/s")} | {
+    dtype: Rule("FLOP/s", OPTIONAL) for dtype in ("fp16", "int8")
+}
+
+FACTS: Final[dict[str, dict[str, Rule]]] = {
+    "gpu": {
+        "vram": Rule("bytes"),
+        "vram_bandwidth": Rule("bytes/s"),
+        **_FLOPS,
+        "power": Rule("watts"),
+        "vram_reserve": Rule("bytes", "1 GiB", "context, display and allocator rounding", zero=True),
+        "gemm_efficiency": Rule("curve", 0.70, _GEMM),
+        "attention_efficiency": Rule("ratio", 0.50, _ATTENTION),
+        "bandwidth_efficiency": Rule("ratio", 0.80, _BANDWIDTH),
+        "overhead": Rule("seconds", "20 us", _OVERHEAD, zero=True),
+    },
+    "host": {
+        "cores": Rule("count"),
+        "sockets": Rule("count"),
+        "ram": Rule("bytes"),
+        "dram_bandwidth": Rule("bytes/s"),
+        **_FLOPS,
+        "power": Rule("watts"),
+        "ram_reserve": Rule("bytes", "6 GiB", "operating system and other programs", zero=True),
+        "gemm_efficiency": Rule("curve", 0.50, _GEMM),
+        "attention_efficiency": Rule("ratio", 0.25, _ATTENTION),
+        "bandwidth_efficiency": Rule("ratio", 0.75, _BANDWIDTH),
+        "overhead": Rule("seconds", "30 us", _OVERHEAD, zero=True),
+    },
+    "link": {
+        "bandwidth": Rule("bytes/s"),
+        "efficiency": Rule("ratio", 0.80, "packet headers and flow control; measure with specsim profile"),
+        "pageable_efficiency": Rule("ratio"),
+        "latency": Rule("seconds", "15 us", _COPY, zero=True),
+    },
+    "disk": {
+        "capacity": Rule("bytes"),
+        "bandwidth": Rule("bytes/s"),
+        "power": Rule("watts"),
+        "efficiency": Rule("ratio", 0.85, "file system and sustained heat; measure with specsim profile"),
+        "latency": Rule("seconds", "100 us", "one random read; measure with specsim profile", zero=True),
+    },
+    "machine": {
+        "host": Rule("name", OPTIONAL),
+        "link": Rule("name", OPTIONAL),
+        "disk": Rule("name", OPTIONAL),
+        "vram_budget": Rule("bytes", OPTIONAL, zero=True),
+        "ram_budget": Rule("bytes", OPTIONAL, zero=True),
+    },
+    "workload": {
+        "prompt_tokens_mean": Rule("number"),
+        "prompt_tokens_max": Rule("count"),
+        "prompt_tokens_min": Rule("count"),
+        "output_tokens": Rule("count"),
+        "requests": Rule("count"),
+    },
+    "pair": {"acceptance": Rule("hazards"), "spread": Rule("ratio", OPTIONAL, zero=True)},
+}
+
+
+class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where numbers come from. `unstated` stands only in plan files, for a machine built without facts."""
+
+    kind: Literal["datasheet", "published", "measured", "fitted", "assumed", "given", "unstated"]
+    document: str | None = None
+    why: str | None = None
+    date: str | None = None
+    tool: str | None = None
+    n: int | None = None
+    spread: str | None = None
+
+    def missing(self) -> str:
+        """What this kind of source has to say and does not, or ""."""
+        if self.kind in ("assumed", "given"):
+            return "" if self.why else "why"
+        if self.kind == "measured" and self.document is None:
+            return ", ".join(key for key in ("date", "tool", "n", "spread") if getattr(self, key) is None)
+        return "" if self.document or self.kind in ("measured", "unstated") else "document"
+
+    def text(self) -> str:
+        """One line for a table."""
+        counts = [f"n={self.n}"] if self.n is not None else []
+        spread = [f"spread {self.spread}"] if self.spread else []
+        words = [self.document or "", self.why or "", self.date or "", self.tool or "", *counts, *spread]
+        return ", ".join(word for word in words if word)
+
+
+class File(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What every profile has."""
+
+    schema: str
+    name: str
+    title: str
+    sources: dict[str, Source] = {}
+    facts: dict[str, Any] = {}
+
+
+class GpuFile(File, kw_only=True, forbid_unknown_fields=True):
+    link: str
+    host: str
+
+
+class HostFile(File, kw_only=True, forbid_unknown_fields=True):
+    link: str
+    disk: str
+
+
+class MachineFile(File, kw_only=True, forbid_unknown_fields=True):
+    """Each part is a profile's name or an inline section with the same keys as a profile of that kind."""
+
+    gpu: str | dict[str, Any]
+    host: str | dict[str, Any]
+    link: str | dict[str, Any] | None = None
+    disk: str | dict[str, Any] | None = None
+
+
+class PairFile(File, kw_only=True, forbid_unknown_fields=True):
+    target: str
+    draft: str
+    text: str
+
+
+FILES: Final[dict[str, type[File]]] = {
+    "gpu": GpuFile,
+    "host": HostFile,
+    "link": File,
+    "disk": File,
+    "machine": MachineFile,
+    "workload": File,
+    "pair": PairFile,
+}
