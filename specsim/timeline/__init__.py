@@ -1,0 +1,29 @@
+"""Timelines: what ran when, predicted or measured, as numbers, as a trace file and as a picture (`gantt`)."""
+
+from specsim.timeline.timeline import (
+    STREAMS,
+    Span,
+    Timeline,
+    busy_seconds,
+    critical_path,
+    resource,
+    streams,
+    utilisation,
+    waiting_on,
+)
+from specsim.timeline.trace import read_trace, to_trace, write_trace
+
+__all__ = [
+    "STREAMS",
+    "Span",
+    "Timeline",
+    "busy_seconds",
+    "critical_path",
+    "read_trace",
+    "resource",
+    "streams",
+    "to_trace",
+    "utilisation",
+    "waiting_on",
+    "write_trace",
+]

@@ -1,0 +1,193 @@
+"""A timeline as a picture: a row per stream, a colour per kind of work, how busy each row is.
+
+matplotlib takes long to load, so this is the only module that imports it, and nothing imports this one at
+start-up. Figures are drawn without pyplot: no display, no global state.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Final
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from specsim.errors import InputError
+from specsim.timeline.timeline import Span, Timeline, busy_seconds, critical_path, streams
+from specsim.units import show
+
+ROWS: Final = {
+    "gpu": "GPU",
+    "gpu.draft": "GPU draft",
+    "h2d": "PCIe in",
+    "d2h": "PCIe out",
+    "cpu": "CPU",
+    "cpu.draft": "CPU draft",
+    "disk": "Disk",
+}
+
+#: Okabe and Ito, Color Universal Design (2008): told apart with common colour blindness too. Grey is ours.
+COLOURS: Final = {
+    "embed": "#999999",
+    "attention": "#E69F00",
+    "ffn": "#009E73",
+    "head": "#000000",
+    "draft": "#CC79A7",
+    "load": "#0072B2",
+    "kv": "#56B4E9",
+    "transfer": "#F0E442",
+    "read": "#D55E00",
+}
+_SPARE = (
+    "#332288",
+    "#882255",
+    "#117733",
+    "#AA4499",
+    "#44AA99",
+    "#DDCC77",
+)  # Tol, muted: for kinds not known here
+
+_INK, _QUIET, _LANE, _GRID = "#1a1a1a", "#666666", "#f1f1f1", "#d8d8d8"
+_WIDTH, _DPI = 12.0, 400 / 3  # inches, dots per inch: 1600 dots across
+_LEFT, _RIGHT = 1.15, 0.75  # inches beside the rows
+_TOP, _BOTTOM = 0.95, 1.0  # inches above and below
+_ROW = 0.425  # inches; six rows make 600 dots
+_BAR = 0.74  # height of a bar where a row is 1
+_PLOT = _WIDTH - _LEFT - _RIGHT  # inches that the makespan takes
+
+
+def gantt(timeline: Timeline, *, title: str, subtitle: str = "") -> Figure:
+    """The picture of a timeline: 1600 dots wide, 600 high with six streams.
+
+    Spans of no length are not drawn. Where dependencies are known, the critical path is underlined.
+    """
+    rows = {stream: row for row, stream in enumerate(streams(timeline))}
+    height = _TOP + _BOTTOM + _ROW * max(len(rows), 2)
+    figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, facecolor="white")
+    axes = figure.add_axes((_LEFT / _WIDTH, _BOTTOM / height, _PLOT / _WIDTH, 1 - (_TOP + _BOTTOM) / height))
+    scale, unit = _time_unit(timeline.makespan)
+    origin = timeline.start
+    spans = [replace(span, start=span.start - origin, end=span.end - origin) for span in timeline.spans]
+    shown = [span for span in spans if span.seconds > 0]
+    colours = _colours(shown)
+    _frame(axes, rows, timeline, scale, unit)
+    for kind, colour in colours.items():
+        _bars(axes, [span for span in shown if span.kind == kind], rows, timeline.makespan, scale, colour)
+    _names(axes, shown, rows, timeline.makespan, scale, colours)
+    legend: list[Artist] = [Patch(color=colour, label=kind) for kind, colour in colours.items()]
+    if timeline.preds:
+        _underline(axes, [spans[i] for i in critical_path(timeline)], rows, scale)
+        legend.append(Line2D([], [], color=_INK, linewidth=2, label="critical path"))
+    figure.text(_LEFT / _WIDTH, 1 - 0.42 / height, title, size=15, weight="bold", color=_INK)
+    figure.text(_LEFT / _WIDTH, 1 - 0.70 / height, subtitle, size=10.5, color=_QUIET)
+    figure.legend(
+        handles=legend,
+        loc="lower left",
+        bbox_to_anchor=(_LEFT / _WIDTH, 0.1 / height),
+        ncols=max(len(legend), 1),
+        frameon=False,
+        borderpad=0,
+        borderaxespad=0,
+        fontsize=10.5,
+        labelcolor=_INK,
+        handlelength=1.1,
+        handleheight=0.9,
+        columnspacing=1.6,
+    )
+    return figure
+
+
+def save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write the figure in the format that the suffix names: png, svg, pdf. Raises InputError if it cannot."""
+    try:
+        figure.savefig(path, dpi=figure.dpi)
+    except OSError as error:
+        raise InputError(f"cannot write the picture: {error.strerror}", where=str(path)) from None
+    except ValueError as error:
+        hint = "end the name in .png, .svg or .pdf"
+        raise InputError(f"cannot write the picture: {error}", where=str(path), hint=hint) from None
+
+
+def _time_unit(makespan: float) -> tuple[float, str]:
+    """Units per second, and the unit's name, for an axis that reads well."""
+    if makespan >= 2.0:
+        return 1.0, "s"
+    return (1e3, "ms") if makespan >= 2e-3 else (1e6, "us")
+
+
+def _colours(spans: list[Span]) -> dict[str, str]:
+    """Colour by kind: the known ones in the palette's order, then the others in order of appearance."""
+    seen = dict.fromkeys(span.kind for span in spans)
+    strange = [kind for kind in seen if kind not in COLOURS]
+    spare = {kind: _SPARE[n % len(_SPARE)] for n, kind in enumerate(strange)}
+    return {kind: colour for kind, colour in COLOURS.items() if kind in seen} | spare
+
+
+def _frame(axes: Axes, rows: dict[str, int], timeline: Timeline, scale: float, unit: str) -> None:
+    """The empty rows: their names on the left, how busy they are on the right, time below."""
+    makespan = timeline.makespan
+    axes.set_xlim(0, makespan * scale or 1.0)
+    axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)  # the first stream on top
+    axes.barh(list(rows.values()), makespan * scale, height=_BAR, color=_LANE, zorder=0)
+    axes.set_yticks(list(rows.values()), [ROWS.get(stream, stream) for stream in rows])
+    beside = axes.get_yaxis_transform()
+    for stream, row in rows.items():
+        own = Timeline(tuple(span for span in timeline.spans if span.stream == stream))
+        share = sum(busy_seconds(own).values()) / makespan if makespan else 0.0
+        axes.text(1.012, row, f"{share:.0%}", transform=beside, va="center", size=11, color=_INK)
+    axes.text(1.012, 1.02, "busy", transform=axes.transAxes, va="bottom", size=9.5, color=_QUIET)
+    since = f" from t = {show(timeline.start, 'seconds')}" if timeline.start else ""
+    axes.set_xlabel(f"time ({unit}){since}", size=10.5, color=_QUIET, loc="left")
+    axes.spines[:].set_visible(False)
+    axes.tick_params(axis="both", length=0, labelcolor=_INK)
+    axes.tick_params(axis="x", labelsize=10.5)
+    axes.tick_params(axis="y", labelsize=11)
+    axes.set_axisbelow(True)
+    axes.grid(axis="x", color=_GRID, linewidth=0.6)
+
+
+def _bars(
+    axes: Axes, spans: list[Span], rows: dict[str, int], makespan: float, scale: float, colour: str
+) -> None:
+    """The bars of one kind, as one collection that carries the kind as its label."""
+    corners = []
+    for span in spans:
+        left, right, low = span.start * scale, span.end * scale, rows[span.stream] - _BAR / 2
+        corners.append([(left, low), (left, low + _BAR), (right, low + _BAR), (right, low)])
+    dots = _PLOT * _DPI / makespan  # per second
+    # A white rim parts bars that touch, where they can spare it. Not snapped, a bar thinner than a dot
+    # tints that dot instead of vanishing.
+    rims = [0.5 if span.seconds * dots > 6 else 0.0 for span in spans]
+    bars = PolyCollection(corners, facecolors=colour, edgecolors="white", linewidths=rims, zorder=2)
+    bars.set_label(spans[0].kind)
+    bars.set_snap(False)
+    axes.add_collection(bars)
+
+
+def _names(
+    axes: Axes,
+    spans: list[Span],
+    rows: dict[str, int],
+    makespan: float,
+    scale: float,
+    colours: dict[str, str],
+) -> None:
+    """Write each span's name into its bar where it fits."""
+    for span in spans:
+        if span.seconds / makespan * _PLOT > 0.085 * len(span.name) + 0.08:  # inches, at this size
+            red, green, blue = to_rgb(colours[span.kind])
+            colour = _INK if 0.299 * red + 0.587 * green + 0.114 * blue > 0.45 else "white"
+            middle = (span.start + span.end) / 2 * scale
+            axes.text(middle, rows[span.stream], span.name, ha="center", va="center", size=8.5, color=colour)
+
+
+def _underline(axes: Axes, spans: list[Span], rows: dict[str, int], scale: float) -> None:
+    lows = [rows[span.stream] + _BAR / 2 + 0.06 for span in spans]
+    starts, ends = [span.start * scale for span in spans], [span.end * scale for span in spans]
+    axes.hlines(lows, starts, ends, color=_INK, linewidth=2, zorder=3, label="critical path")
