@@ -1,0 +1,48 @@
+"""The question that a plan answers: which models, on which machine, for which work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from specsim.acceptance import Acceptance
+from specsim.errors import InputError
+from specsim.hardware import Machine
+from specsim.model import Model
+from specsim.workload import Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Without a `draft` there is no `acceptance` either, and every plan is a plain one."""
+
+    machine: Machine
+    target: Model
+    workload: Workload
+    draft: Model | None = None
+    acceptance: Acceptance | None = None
+
+    def __post_init__(self) -> None:
+        if (self.draft is None) != (self.acceptance is None):
+            raise InputError("a draft and its acceptance go together", hint="give both or neither")
+        if self.draft is not None and self.draft.vocab != self.target.vocab:
+            raise InputError(
+                f"draft {self.draft.name!r} has a vocabulary of {self.draft.vocab} tokens, "
+                f"target {self.target.name!r} of {self.target.vocab}",
+                where="draft",
+                hint="a draft must share the target's tokenizer; choose another or --draft none",
+            )
+        longest = self.workload.prompt_tokens_max + self.workload.output_tokens
+        for model in (self.target, self.draft):
+            if model is not None and longest > model.max_positions:
+                raise InputError(
+                    f"the longest request needs {longest} positions, {model.name!r} has {model.max_positions}",
+                    where="workload",
+                    hint="shorten the prompts or the output",
+                )
+
+    def plain(self) -> Case:
+        """The same question without a draft."""
+        return replace(self, draft=None, acceptance=None)
+
+    def on(self, machine: Machine) -> Case:
+        return replace(self, machine=machine)

@@ -1,0 +1,100 @@
+"""Seconds of a piece of work on a machine when it runs alone, and the shared bandwidth that it uses meanwhile.
+
+Compute (the roofline, Williams et al. 2009): overhead + max(FLOPs / (eff_c peak), bytes / (eff_b bandwidth)).
+Copies: latency + bytes / rate(pinned). A task of several works takes their sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from specsim.cost.work import Work
+from specsim.hardware import Machine, Processor
+from specsim.model import DTYPE_RATE
+
+#: resources whose tasks copy rather than compute
+COPY_RESOURCES: Final = frozenset({"h2d", "d2h", "disk"})
+#: DRAM traffic per byte copied from pageable memory: read, write to the staging buffer, read by the DMA engine
+PAGEABLE_TRAFFIC: Final = 3.0
+
+Demand = tuple[tuple[str, float], ...]
+
+
+def resource_of(stream: str) -> str:
+    """The resource of a stream: "gpu.draft" queues apart from "gpu" and shares it."""
+    return stream.partition(".")[0]
+
+
+def compute_seconds(processor: Processor, work: Work) -> float:
+    if work.flops == 0 and work.bytes == 0:
+        return 0.0
+    if work.kind == "attention":
+        efficiency = processor.attention_efficiency
+    else:
+        efficiency = processor.gemm_efficiency.at(work.rows)
+    peak = processor.flops_per_s[DTYPE_RATE[work.dtype]]
+    flops_s = work.flops / (efficiency * peak)
+    return work.calls * processor.overhead_s + max(flops_s, memory_seconds(processor, work))
+
+
+def memory_seconds(processor: Processor, work: Work) -> float:
+    return work.bytes / (processor.bandwidth_efficiency * processor.bytes_per_s)
+
+
+def copy_rate(machine: Machine, resource: str, *, pinned: bool) -> float:
+    """Bytes per second of a large copy on "h2d", "d2h" or "disk"."""
+    if resource == "disk":
+        return machine.disk.rate()
+    assert machine.link is not None, "a machine without a GPU has no link"
+    return machine.link.rate(pinned=pinned)
+
+
+def copy_seconds(machine: Machine, resource: str, work: Work) -> float:
+    if work.bytes == 0:
+        return 0.0
+    latency = machine.disk.latency_s if resource == "disk" else machine.link.latency_s  # type: ignore[union-attr]
+    return work.calls * latency + work.bytes / copy_rate(machine, resource, pinned=work.pinned)
+
+
+def seconds(machine: Machine, stream: str, works: Sequence[Work]) -> float:
+    """Duration of a task on `stream` when nothing else runs."""
+    resource = resource_of(stream)
+    if resource in COPY_RESOURCES:
+        return sum(copy_seconds(machine, resource, work) for work in works)
+    processor = machine.processor(resource)
+    return sum(compute_seconds(processor, work) for work in works)
+
+
+def demand(machine: Machine, stream: str, works: Sequence[Work], duration: float) -> Demand:
+    """Share of each pool that the task uses while it runs at full speed.
+
+    Pools: the resource itself (two streams of it share it), `dram` under the CPU and every copy out of or into RAM,
+    `vram_bw` under the GPU and every copy over the link.
+    """
+    resource = resource_of(stream)
+    if duration <= 0:
+        return ()
+    traffic = sum(work.bytes for work in works)
+    if resource in COPY_RESOURCES:
+        return (resource, 1.0), *_copy_demand(machine, resource, works[0].pinned, traffic / duration)
+    processor = machine.processor(resource)
+    share = min(1.0, sum(memory_seconds(processor, work) for work in works) / duration)
+    pool = "vram_bw" if resource == "gpu" else "dram"
+    return (resource, 1.0), (pool, share)
+
+
+def _copy_demand(machine: Machine, resource: str, pinned: bool, rate: float) -> Demand:
+    factor = 1.0 if pinned or resource == "disk" else PAGEABLE_TRAFFIC
+    dram = ("dram", min(1.0, factor * rate / _reached(machine.host.processor)))
+    if resource == "disk" or machine.gpu is None:
+        return (dram,)
+    vram = ("vram_bw", min(1.0, rate / _reached(machine.gpu.processor)))
+    if pinned:
+        return dram, vram
+    # The driver's memcpy into the staging buffer keeps one core busy.
+    return dram, vram, ("cpu", 1.0 / machine.host.cores)
+
+
+def _reached(processor: Processor) -> float:
+    return processor.bytes_per_s * processor.bandwidth_efficiency

@@ -1,0 +1,104 @@
+"""FLOPs and bytes of each operation of a decoder.
+
+T tokens, B sequences, h hidden, d head size, n_q / n_kv heads, f FFN width, E experts, top-k, V vocabulary, b bytes per
+element. Formulas: Kaplan et al. 2020 (arXiv 2001.08361, table 1) for dense projections, extended to grouped heads,
+gated FFNs and experts. Bytes are traffic on the memory beside the processor: weights once, activations in and out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from specsim.cost.shapes import PassShape
+from specsim.model import FeedForward, Model
+
+WorkKind = Literal["gemm", "attention", "copy"]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a task does. `rows` is that of its matrix products (for the efficiency curve), `calls` how many kernels or
+    parallel regions it starts, `pinned` whether a copy's RAM side is page-locked."""
+
+    kind: WorkKind
+    flops: float = 0.0
+    bytes: float = 0.0
+    rows: float = 1.0
+    calls: float = 1.0
+    dtype: str = "bfloat16"
+    pinned: bool = True
+
+
+def distinct_experts(ffn: FeedForward, tokens: float) -> float:
+    """Expected number of experts that `tokens` tokens are routed to: sum over e of 1 - (1 - p_e)^T.
+
+    Uniform routing, p = k / E; real routing is less even, which makes this an upper estimate.
+    """
+    return ffn.experts * (1.0 - (1.0 - ffn.top_k / ffn.experts) ** tokens)
+
+
+def projections(model: Model, tokens: float, *, q: bool = True, kv: bool = True, out: bool = True) -> Work:
+    """Q, K, V and O products: 2 T h d (2 n_q + 2 n_kv) FLOPs when all are asked for."""
+    width = model.head_dim * ((q + out) * model.heads + 2 * kv * model.kv_heads)
+    weights = model.hidden * width
+    activations = tokens * (width + (q + out) * model.hidden)
+    return Work("gemm", 2 * tokens * weights, (weights + activations) * model.element_bytes, tokens, dtype=model.dtype)
+
+
+def attention_core(model: Model, shape: PassShape) -> Work:
+    """softmax(Q K^T) V: 4 n_q d per (query, key) pair; K and V read once per pass for all queries of a sequence."""
+    flops = 4 * model.heads * model.head_dim * shape.attended
+    kv = (shape.cached + shape.tokens) * model.kv_bytes_per_token_layer
+    query_and_output = 2 * shape.tokens * model.heads * model.head_dim * model.element_bytes
+    return Work("attention", flops, kv + query_and_output, shape.tokens, dtype=model.dtype)
+
+
+def feed_forward(model: Model, ffn: FeedForward, tokens: float, share: float = 1.0) -> Work:
+    """`share` of a layer's gated FFN: 6 T k h f FLOPs, weights of the distinct experts read once, router 2 T h E."""
+    if tokens <= 0:
+        return Work("gemm", 0.0, 0.0, 1.0)
+    distinct = distinct_experts(ffn, tokens)
+    routed = tokens * ffn.top_k
+    flops = 6 * routed * model.hidden * ffn.width + 2 * tokens * model.router_parameters(ffn)
+    weights = distinct * model.expert_parameters(ffn)
+    activations = routed * (2 * model.hidden + 3 * ffn.width)
+    size = model.element_bytes * share
+    rows = max(1.0, routed / distinct)
+    return Work("gemm", flops * share, (weights + activations) * size, rows, dtype=model.dtype)
+
+
+def head(model: Model, rows: float) -> Work:
+    """Logits of `rows` positions: 2 rows h V FLOPs, fp32 logits written and read once by the argmax or the sampler."""
+    weights = model.embedding_parameters
+    return Work("gemm", 2 * rows * weights, weights * model.element_bytes + 2 * 4 * rows * model.vocab, rows, dtype=model.dtype)
+
+
+def whole_pass(model: Model, shape: PassShape) -> tuple[Work, ...]:
+    """All layers and the head, everything resident: how a draft model runs. Each op is bound by itself."""
+    works: list[Work] = []
+    kinds: dict[FeedForward, int] = {}
+    for layer in range(model.layers):
+        kinds[model.layer_ffn(layer)] = kinds.get(model.layer_ffn(layer), 0) + 1
+    for ffn, layers in kinds.items():
+        parts = (projections(model, shape.tokens), attention_core(model, shape), feed_forward(model, ffn, shape.tokens))
+        works += [repeat(part, layers) for part in parts]
+    return (*works, head(model, shape.head_rows))
+
+
+def repeat(work: Work, times: float) -> Work:
+    """`times` equal operations one after another."""
+    return replace(work, flops=work.flops * times, bytes=work.bytes * times, calls=work.calls * times)
+
+
+def copy(byte_count: float, *, pinned: bool = True) -> Work:
+    return Work("copy", 0.0, byte_count, pinned=pinned)
+
+
+def hidden_bytes(model: Model, tokens: float) -> float:
+    return tokens * model.hidden * model.element_bytes
+
+
+def kv_bytes(model: Model, tokens: float) -> float:
+    """K and V of `tokens` positions in one layer."""
+    return tokens * model.kv_bytes_per_token_layer

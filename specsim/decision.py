@@ -1,0 +1,105 @@
+"""What a plan decides: a strategy, the policy's numbers, and where every unit of the target lives and computes.
+
+These are the values that the schedule is lowered from, by the simulator and by the executor alike. They are wire types
+too: unknown keys are errors, and reading back what was written gives equal values.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+#: where weights live. Without a GPU: "ram" or "disk". With one: "pinned" and "pageable" are both RAM.
+Home = Literal["vram", "pinned", "pageable", "ram", "disk"]
+Processor = Literal["gpu", "cpu"]
+StrategyName = Literal["serial", "merged", "interleaved"]
+
+#: memory of each home
+MEMORY_OF: dict[str, str] = {"vram": "vram", "pinned": "ram", "pageable": "ram", "ram": "ram", "disk": "disk"}
+
+
+class AttentionPlacement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Attention of one layer. `projections` on the CPU only where the core is there too; `kv` is its cache's home."""
+
+    weights: Home
+    processor: Processor
+    projections: Processor
+    kv: Literal["vram", "ram"]
+
+
+class PartPlacement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One part of a layer's FFN."""
+
+    weights: Home
+    processor: Processor
+
+
+class LayerPlacement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    attention: AttentionPlacement
+    ffn: tuple[PartPlacement, ...]
+
+
+def homes_of(place: LayerPlacement) -> set[str]:
+    """All homes of a layer's weights."""
+    return {place.attention.weights, *(part.weights for part in place.ffn)}
+
+
+class DraftPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the draft runs. `kv` "none" re-prefills the context every round; "ram" beside a GPU streams it through VRAM.
+
+    `micro_batch` sequences draft together; `waits`: its weights are loaded only after the target's prefill.
+    """
+
+    processor: Processor
+    kv: Literal["vram", "ram", "none"]
+    micro_batch: int
+    waits: bool = False
+
+
+class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The numbers. `gamma` 0 is plain decoding; `batch` sequences in each of `batches` in flight; `prefill_batch`
+    sequences per prefill sweep; attention in `verify_micro_batches` / `prefill_micro_batches` per layer and batch;
+    `ring_slots` staging buffers of the largest unit; `expert_fetch` "routed" waits for the router and moves only the
+    experts that are asked for; `refill` puts a waiting request into each freed place."""
+
+    gamma: int
+    batch: int
+    batches: int
+    prefill_batch: int
+    ring_slots: int
+    verify_micro_batches: int = 1
+    prefill_micro_batches: int = 1
+    expert_fetch: Literal["all", "routed"] = "all"
+    refill: bool = False
+    draft: DraftPolicy | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """Sequences that are decoded at a time."""
+        return self.batch * self.batches
+
+
+class Tail(msgspec.Struct, frozen=True):
+    """Where layers compute once at most `rows` sequences are left: every weight and cache stays in its home, but with
+    fewer rows it pays to meet more of what lies in RAM there, on the CPU, instead of streaming it."""
+
+    rows: int
+    layers: tuple[LayerPlacement, ...]
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """Everything that a schedule is lowered from, besides the case. `tails` come with falling `rows`."""
+
+    strategy: StrategyName
+    policy: Policy
+    layers: tuple[LayerPlacement, ...]
+    tails: tuple[Tail, ...] = ()
+
+    def layers_at(self, rows: float) -> tuple[LayerPlacement, ...]:
+        """The placement of a round with `rows` sequences."""
+        layers = self.layers
+        for tail in self.tails:
+            if rows <= tail.rows:
+                layers = tail.layers
+        return layers

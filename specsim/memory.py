@@ -1,0 +1,214 @@
+"""Peak bytes of every memory in every phase, item by item, by liveness.
+
+Phases: `prefill` (the target's sweep), `transition` (the draft's weights and prefill), `decode`. A memory's peak in a
+phase is the sum of what lives at once then. The sizes of workspaces are a contract: the executor computes FFNs in chunks
+of `CHUNK_TOKENS` and logits in chunks of `LOGITS_ROWS`, so that they do not grow with the batch.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Final
+
+from specsim.case import Case
+from specsim.cost import work as cost
+from specsim.decision import MEMORY_OF, Decision, DraftPolicy, LayerPlacement, Policy, homes_of
+from specsim.model import Model
+from specsim.partition import embedding_bytes, head_bytes, largest_unit_bytes, layer_units
+from specsim.workload import Workload, prompt_lengths
+
+PHASES: Final = ("prefill", "transition", "decode")
+CHUNK_TOKENS: Final = 8192
+LOGITS_ROWS: Final = 1024
+#: experts are not asked for evenly: the fullest part of an FFN gets at most this many times its share of the tokens
+IMBALANCE: Final = 2.0
+#: allocators round sizes up and leave gaps: share of all workspaces
+ROUNDING: Final = 0.03
+#: newcomers of one round bring at most so many prompt tokens (or one prompt, if it is longer)
+JOIN_TOKENS: Final = 4096
+
+#: share of the RAM budget that may be page-locked; an assumption that keeps the rest of the system responsive
+PINNABLE: Final = 0.8
+
+Items = dict[str, float]  # item -> bytes
+Peaks = dict[str, dict[str, Items]]  # phase -> memory -> item -> bytes
+
+
+@lru_cache(maxsize=64)
+def _longest_first(workload: Workload) -> tuple[int, ...]:
+    return tuple(heapq.nlargest(workload.requests, (int(n) for n in prompt_lengths(workload))))
+
+
+def kv_positions(workload: Workload, sequences: int, gamma: int) -> float:
+    """Positions that the caches of any `sequences` requests of `workload` may need at once: the longest ones'
+    prompts, outputs and candidates."""
+    longest = _longest_first(workload)[:sequences]
+    return float(sum(longest) + len(longest) * (workload.output_tokens + gamma))
+
+
+def join_tokens(workload: Workload) -> float:
+    """Prompt tokens that newcomers may bring to one verify pass."""
+    return float(max(JOIN_TOKENS, workload.prompt_tokens_max))
+
+
+def workspaces(model: Model, tokens: float, micro_batches: int, head_rows: float) -> Items:
+    """Activations of one pass over `tokens` tokens on its main processor."""
+    size, chunk = model.element_bytes, min(tokens, CHUNK_TOKENS)
+    ffn = 0.0
+    for kind in {model.layer_ffn(layer) for layer in range(model.layers)}:
+        units = layer_units(model, kind)
+        routed = min(chunk * kind.top_k / units.parts * IMBALANCE, chunk * kind.top_k) if kind.is_moe else chunk
+        ffn = max(ffn, routed * (2 * model.hidden + 3 * kind.width) * size)
+    heads = 2 * model.heads + 2 * model.kv_heads
+    items = {
+        "hidden states": 3 * cost.hidden_bytes(model, tokens),
+        "attention workspace": tokens / micro_batches * heads * model.head_dim * size,
+        "ffn workspace": ffn,
+        "logits": min(head_rows, LOGITS_ROWS) * model.vocab * 4,
+    }
+    items["allocator rounding"] = ROUNDING * sum(items.values())
+    return items
+
+
+def kv_staging_bytes(case: Case, policy: Policy) -> float:
+    """Two buffers for KV that lives in RAM and visits VRAM, a micro-batch of one layer each."""
+    decode = _fullest(case.workload, policy.batch, policy.verify_micro_batches, policy.gamma)
+    prefill = _fullest(case.workload, policy.prefill_batch, policy.prefill_micro_batches, 0)
+    return 2 * cost.kv_bytes(case.target, max(decode, prefill))
+
+
+def _fullest(workload: Workload, sequences: int, micro_batches: int, gamma: int) -> float:
+    """Positions in the fullest of the micro-batches that `sequences` are dealt to, each into the emptiest so far: at
+    most the mean and one longest sequence."""
+    whole = kv_positions(workload, sequences, gamma)
+    return whole if micro_batches == 1 else min(whole, whole / micro_batches + kv_positions(workload, 1, gamma))
+
+
+def kv_layer_bytes(case: Case, policy: Policy) -> float:
+    """The target's cache of one layer."""
+    return cost.kv_bytes(case.target, kv_positions(case.workload, policy.in_flight, policy.gamma))
+
+
+def fixed_items(case: Case, policy: Policy) -> Peaks:
+    """All that does not depend on where the target's units and caches are placed, and not on the draft."""
+    target, workload = case.target, case.workload
+    fast = case.machine.fast
+    ring = policy.ring_slots * largest_unit_bytes(target)
+    longest = _longest_first(workload)
+    wave = float(sum(longest[: policy.prefill_batch]))
+    joining = join_tokens(workload) if policy.refill else 0.0
+    peaks: Peaks = {phase: {memory: {} for memory in case.machine.budgets()} for phase in PHASES}
+    for phase in PHASES:
+        peaks[phase][fast]["head"] = float(head_bytes(target))
+        peaks[phase][fast]["ring"] = float(ring)
+        if not (target.tied and fast == "ram"):
+            peaks[phase]["ram"]["embedding"] = float(embedding_bytes(target))
+    peaks["prefill"][fast] |= workspaces(target, wave, policy.prefill_micro_batches, policy.prefill_batch)
+    tokens = policy.batch * (policy.gamma + 1) + joining  # batches of one pass take turns in all workspaces but one
+    decode = workspaces(target, tokens, policy.verify_micro_batches, tokens)
+    decode["hidden states"] *= policy.batches
+    peaks["decode"][fast] |= decode
+    return peaks
+
+
+def draft_items(case: Case, policy: Policy, draft: DraftPolicy) -> Peaks:
+    """What drafting with `draft` adds."""
+    model = case.draft
+    assert model is not None
+    home = "vram" if draft.processor == "gpu" else "ram"
+    positions = kv_positions(case.workload, policy.in_flight, policy.gamma)
+    micro = min(draft.micro_batch, policy.batch)
+    count = -(-policy.batch // micro)
+    working = _fullest(case.workload, policy.batch, count, policy.gamma)
+    whole = model.layers * cost.kv_bytes(model, positions)
+    visiting = model.layers * cost.kv_bytes(model, working) * (2 if count > 1 and draft.kv == "ram" else 1)
+    peaks: Peaks = {phase: {memory: {} for memory in case.machine.budgets()} for phase in PHASES}
+    for phase in PHASES:
+        if phase == "prefill" and draft.waits:
+            continue
+        peaks[phase][home]["draft weights"] = float(model.weight_bytes)
+    if draft.waits and home == "vram":
+        for phase in PHASES:
+            peaks[phase]["ram"]["draft weights (to load)"] = float(model.weight_bytes)
+    catch_up = float(min(working, CHUNK_TOKENS)) if draft.kv == "none" else float(micro)
+    for phase, tokens in (("transition", float(min(working, CHUNK_TOKENS))), ("decode", catch_up)):
+        spaces = workspaces(model, tokens, 1, micro)
+        peaks[phase][home]["draft workspace"] = sum(spaces.values())
+        if draft.kv == home:
+            peaks[phase][home]["draft kv"] = whole
+            continue
+        peaks[phase][home]["draft kv (working set)"] = visiting
+        if draft.kv == "ram":
+            peaks[phase]["ram"]["draft kv"] = whole
+    return peaks
+
+
+def placed_items(case: Case, policy: Policy, layers: tuple[LayerPlacement, ...]) -> Peaks:
+    """The target's weights and caches where `layers` puts them, and the buffers that this takes."""
+    target, fast = case.target, case.machine.fast
+    peaks: Peaks = {phase: {memory: {} for memory in case.machine.budgets()} for phase in PHASES}
+    kv = kv_layer_bytes(case, policy)
+    for layer, place in enumerate(layers):
+        units = layer_units(target, target.layer_ffn(layer))
+        homes = [(place.attention.weights, units.attention_bytes)]
+        homes += [(part.weights, units.part_bytes) for part in place.ffn]
+        for phase in PHASES:
+            for home, size in homes:
+                item = "weights, pinned" if home == "pinned" else "weights"
+                _add(peaks[phase][MEMORY_OF[home]], item, size)
+            _add(peaks[phase][place.attention.kv], "kv", kv)
+    if fast == "vram":
+        if any(place.attention.kv == "ram" for place in layers):
+            for phase in ("prefill", "decode"):
+                _add(peaks[phase]["vram"], "kv staging", kv_staging_bytes(case, policy))
+        if any(home == "disk" for place in layers for home in homes_of(place)):
+            for phase in PHASES:
+                _add(peaks[phase]["ram"], "disk staging", policy.ring_slots * largest_unit_bytes(target))
+    return peaks
+
+
+def peak_items(case: Case, decision: Decision) -> Peaks:
+    """Every item of every memory in every phase."""
+    policy = decision.policy
+    parts = [fixed_items(case, policy), placed_items(case, policy, decision.layers)]
+    if policy.draft is not None:
+        parts.append(draft_items(case, policy, policy.draft))
+    return merge(*parts)
+
+
+def merge(*parts: Peaks) -> Peaks:
+    """Item by item sums."""
+    merged: Peaks = {}
+    for part in parts:
+        for phase, memories in part.items():
+            for memory, items in memories.items():
+                into = merged.setdefault(phase, {}).setdefault(memory, {})
+                for item, size in items.items():
+                    _add(into, item, size)
+    return merged
+
+
+def totals(peaks: Peaks) -> dict[str, dict[str, float]]:
+    """Bytes by phase and memory."""
+    return {phase: {m: sum(items.values()) for m, items in memories.items()} for phase, memories in peaks.items()}
+
+
+def shortfall(budgets: Mapping[str, float], peaks: Peaks) -> tuple[str, str, float] | None:
+    """(phase, memory, missing bytes) of the worst excess, or None if everything fits."""
+    over = [
+        (used - budgets[memory], phase, memory)
+        for phase, memories in totals(peaks).items()
+        for memory, used in memories.items()
+        if used > budgets[memory]
+    ]
+    if not over:
+        return None
+    missing, phase, memory = max(over)
+    return phase, memory, missing
+
+
+def _add(items: Items, item: str, size: float) -> None:
+    items[item] = items.get(item, 0.0) + size
+

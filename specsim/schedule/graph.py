@@ -1,0 +1,84 @@
+"""Tasks, and the builder that strings them together.
+
+A task waits in the FIFO queue of its stream and for its dependencies, which always come earlier in the graph. Names
+are the contract between prediction and measurement: `PHASE.ROUND/BATCH/SITE/OP[.PART][#MICRO]`, for example
+`verify.0/A/L07/ffn.3` or `draft.0/B/S02/forward#1`. Phases: prefill, transition, draft, verify. Sites: `L07` a layer,
+`S02` a draft step, `embed`, `head`, `draft`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from specsim.cost import work as cost
+from specsim.cost.work import Work
+
+TASK_NAME: Final = re.compile(
+    r"(?P<phase>prefill|transition|draft|verify)\.(?P<round>\d+)/(?P<batch>[A-Z]+)/(?P<site>[A-Za-z]+\d*)"
+    r"/(?P<op>[a-z_]+)(\.(?P<part>\d+))?(#(?P<micro>\d+))?"
+)
+
+
+class Task(msgspec.Struct, frozen=True):
+    """One piece of work on one stream. `kind` groups tasks in pictures and error tables; `deps` index the graph."""
+
+    name: str
+    stream: str
+    kind: str
+    work: tuple[Work, ...]
+    deps: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """Tasks in submission order, and the indices of the tasks that end each round."""
+
+    tasks: tuple[Task, ...]
+    round_ends: tuple[tuple[int, ...], ...] = ()
+
+
+class Ring:
+    """Staging buffers used in turn: the load into a slot waits until the slot's last users are done."""
+
+    def __init__(self, slots: int) -> None:
+        self._users: deque[tuple[int, ...]] = deque([()] * slots, maxlen=slots)
+
+    def free(self) -> tuple[int, ...]:
+        """The tasks that the next load has to wait for."""
+        return self._users[0]
+
+    def used_by(self, tasks: Iterable[int]) -> None:
+        """Say who uses the slot that the last load filled; the ring moves on."""
+        self._users.append(tuple(tasks))
+
+
+class Builder:
+    """Collects tasks in submission order. The ring of weights lives on across layers, passes and rounds, so that
+    loads run ahead over every such boundary."""
+
+    def __init__(self, ring_slots: int) -> None:
+        self.tasks: list[Task] = []
+        self.round_ends: list[tuple[int, ...]] = []
+        self.ring = Ring(ring_slots)
+        self.disk_ring = Ring(ring_slots)
+        self._copies: dict[tuple[float, bool], tuple[Work, ...]] = {}
+
+    def copy(self, byte_count: float, *, pinned: bool = True) -> tuple[Work, ...]:
+        """The work of a copy; equal copies share one value, so that they are priced once."""
+        key = (byte_count, pinned)
+        if key not in self._copies:
+            self._copies[key] = (cost.copy(byte_count, pinned=pinned),)
+        return self._copies[key]
+
+    def add(self, name: str, stream: str, kind: str, work: tuple[Work, ...], deps: tuple[int, ...] = ()) -> int:
+        self.tasks.append(Task(name, stream, kind, work, deps))
+        return len(self.tasks) - 1
+
+    def graph(self) -> Graph:
+        return Graph(tuple(self.tasks), tuple(self.round_ends))
