@@ -1,0 +1,168 @@
+"""A whole job: every request from its prefill to its last token, round by round.
+
+Each round is priced by simulating the schedule at that round's shape: how many sequences are left, how long their
+contexts are, how many newcomers bring their prompts. Shapes are rounded to a grid of `grid` steps, so that a job of
+thousands of rounds simulates a few dozen; the tests compare grids.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from specsim.case import Case
+from specsim.decision import Decision
+from specsim.memory import join_tokens
+from specsim.schedule.lower import SLOTS, lower_prefill, lower_rounds
+from specsim.schedule.round import RoundShape
+from specsim.simulator import pricing
+from specsim.simulator.progress import gains
+from specsim.workload import prompt_lengths
+
+#: steps of the grid of round shapes
+GRID = 48
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One round of a job: when it started and ended, who took part, and the useful tokens that it gave."""
+
+    start_s: float
+    end_s: float
+    rows: int
+    context: float
+    joining: float
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """What a job takes. `tokens` are useful tokens; `finish_s[i]` is when request i got its last one."""
+
+    tokens: int
+    prefill_s: float
+    decode_s: float
+    rounds: tuple[Round, ...]
+    finish_s: tuple[float, ...]
+    slots_per_round: int
+
+    @property
+    def makespan_s(self) -> float:
+        return self.prefill_s + self.decode_s
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.makespan_s
+
+    def to_frame(self) -> Any:
+        """The rounds as a pandas DataFrame, a row each."""
+        import pandas as pd  # only here: importing pandas takes longer than planning
+
+        return pd.DataFrame([{name: getattr(r, name) for name in Round.__slots__} for r in self.rounds])
+
+
+@dataclass(slots=True)
+class RoundPricer:
+    """Seconds of a round of a decision, by shape; every shape of the grid is simulated at most once."""
+
+    case: Case
+    decision: Decision
+    grid: int = GRID
+    _first: dict[RoundShape, float] = field(default_factory=dict)
+    _steady: dict[RoundShape, float] = field(default_factory=dict)
+
+    def steady(self, shape: RoundShape) -> float:
+        """A round that follows one like it."""
+        on_grid = self._snap(shape)
+        if on_grid not in self._steady:
+            self._simulate(on_grid)
+        return self._steady[on_grid]
+
+    def first(self, shape: RoundShape) -> float:
+        """The first round, which finds the ring empty."""
+        on_grid = self._snap(shape)
+        if on_grid not in self._first:
+            self._simulate(on_grid)
+        return self._first[on_grid]
+
+    def _simulate(self, shape: RoundShape) -> None:
+        graph = lower_rounds(self.case, self.decision, shape, rounds=2)
+        _, ends = pricing.run(graph, self.case.machine)
+        first, second = (max(ends[task] for task in tasks) for tasks in graph.round_ends)
+        self._first[shape], self._steady[shape] = first, second - first
+
+    def _snap(self, shape: RoundShape) -> RoundShape:
+        workload = self.case.workload
+        longest = workload.prompt_tokens_max + workload.output_tokens
+        rows = _snap(shape.rows, self.decision.policy.in_flight, self.grid)
+        context = _snap(shape.context, longest, 2 * self.grid)
+        joining = _snap(shape.joining, join_tokens(workload), max(2, self.grid // 8)) if shape.joining else 0.0
+        return RoundShape(rows, context, joining)
+
+
+def _snap(value: float, top: float, steps: int) -> float:
+    step = max(1.0, top / steps)
+    return max(1.0, round(value / step) * step)
+
+
+def simulate_job(case: Case, decision: Decision, *, grid: int = GRID) -> JobResult:
+    """Run every request of the case's workload. The first token of each comes from its prefill.
+
+    Without `refill`, a batch is decoded until its slowest request ends before the next is prefilled. With it, freed
+    places are taken by waiting requests, whose prompts ride along with verify passes.
+    """
+    workload, policy = case.workload, decision.policy
+    lengths = prompt_lengths(workload).astype(float)
+    wanted = workload.output_tokens - 1
+    gained = gains(case.acceptance, policy.gamma, workload.requests, wanted)
+    needed = (gained < wanted).sum(axis=1) + (1 if wanted > 0 else 0)
+    pricer = RoundPricer(case, decision, grid)
+    rounds: list[Round] = []
+    finish = np.zeros(workload.requests)
+    clock = prefill_s = 0.0
+    waiting = 0  # requests from here on have not started
+    while waiting < workload.requests:
+        active = np.arange(waiting, min(waiting + policy.in_flight, workload.requests))
+        waiting = int(active[-1]) + 1
+        took = prefill_seconds(case, decision, lengths[active])
+        prefill_s += took
+        clock += took
+        finish[active] = clock
+        age = np.zeros(workload.requests, dtype=np.int64)  # rounds that each request has had
+        active = active[needed[active] > 0]
+        joined = _joiners(lengths, waiting, policy.in_flight - active.size, join_tokens(workload), policy.refill)
+        fresh = True
+        while active.size or joined.size:
+            waiting += joined.size
+            before = np.where(age[active] > 0, gained[active, age[active] - 1], 0)
+            context = float((lengths[active] + before).mean()) if active.size else float(lengths[joined].mean())
+            shape = RoundShape(float(active.size), context, float(lengths[joined].sum()))
+            seconds = pricer.first(shape) if fresh else pricer.steady(shape)
+            fresh = False
+            tokens = int((gained[active, age[active]] - before).sum()) + joined.size
+            rounds.append(Round(clock, clock + seconds, active.size, context, shape.joining, tokens))
+            clock += seconds
+            age[active] += 1
+            taken = np.concatenate([active, joined])  # a newcomer's first pass gives it its first token
+            finish[taken[age[taken] >= needed[taken]]] = clock
+            active = taken[age[taken] < needed[taken]]
+            joined = _joiners(lengths, waiting, policy.in_flight - active.size, join_tokens(workload), policy.refill)
+    tokens = workload.requests * workload.output_tokens
+    return JobResult(tokens, prefill_s, clock - prefill_s, tuple(rounds), tuple(finish), SLOTS[decision.strategy])
+
+
+def prefill_seconds(case: Case, decision: Decision, lengths: np.ndarray[Any, np.dtype[np.float64]]) -> float:
+    """Prefill and transition of the prompts of the given lengths."""
+    graph = lower_prefill(case, decision, lengths.tolist())
+    _, ends = pricing.run(graph, case.machine)
+    return max(ends)
+
+
+def _joiners(lengths: Any, waiting: int, places: int, most_tokens: float, refill: bool) -> Any:
+    """The next requests in line that fit the free places and the prompt tokens that one pass may take."""
+    if not refill or places <= 0 or waiting >= len(lengths):
+        return np.zeros(0, dtype=np.int64)
+    fits = int(np.searchsorted(np.cumsum(lengths[waiting : waiting + places]), most_tokens, side="right"))
+    return np.arange(waiting, waiting + max(1, min(fits, places)))

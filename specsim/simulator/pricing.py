@@ -1,0 +1,40 @@
+"""A graph meets a machine: seconds and shared bandwidth for every task, then the event engine."""
+
+from __future__ import annotations
+
+from specsim.cost import timing
+from specsim.hardware import Machine
+from specsim.schedule.graph import Graph
+from specsim.simulator import engine
+from specsim.timeline.timeline import Span, Timeline
+
+
+def price(graph: Graph, machine: Machine) -> tuple[list[float], list[timing.Demand]]:
+    """Seconds of each task when alone, and its demand on shared pools. Equal works are priced once."""
+    known: dict[tuple[str, int], tuple[float, timing.Demand]] = {}
+    seconds, demands = [], []
+    for task in graph.tasks:
+        key = (task.stream, id(task.work))  # the graph keeps its works alive, so ids are not reused
+        priced = known.get(key)
+        if priced is None:
+            duration = timing.seconds(machine, task.stream, task.work)
+            priced = known[key] = (duration, timing.demand(machine, task.stream, task.work, duration))
+        seconds.append(priced[0])
+        demands.append(priced[1])
+    return seconds, demands
+
+
+def run(graph: Graph, machine: Machine) -> tuple[list[float], list[float]]:
+    """Start and end of every task, in seconds from the start of the graph."""
+    seconds, demands = price(graph, machine)
+    return engine.run([t.stream for t in graph.tasks], seconds, [t.deps for t in graph.tasks], demands)
+
+
+def simulate(graph: Graph, machine: Machine) -> Timeline:
+    """The graph's timeline on `machine`."""
+    starts, ends = run(graph, machine)
+    spans = tuple(
+        Span(t.name, t.stream, t.kind, start, end, sum(w.flops for w in t.work), sum(w.bytes for w in t.work))
+        for t, start, end in zip(graph.tasks, starts, ends, strict=True)
+    )
+    return Timeline(spans, tuple(t.deps for t in graph.tasks))
