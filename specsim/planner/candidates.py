@@ -1,0 +1,146 @@
+"""The discrete policies that a search looks at, before placement: strategy, gamma, batch, ring, how experts are fetched.
+
+The grids are the same for every machine, so that a better machine never sees fewer candidates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from specsim.case import Case
+from specsim.cost.work import distinct_experts, kv_bytes
+from specsim.decision import Policy, StrategyName
+from specsim.errors import InputError
+from specsim.memory import CHUNK_TOKENS, kv_positions, workspaces
+from specsim.schedule.lower import BATCHES, STRATEGIES
+from specsim.units import MiB
+from specsim.workload import prompt_lengths
+
+GAMMAS: Final = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16)
+IN_FLIGHT: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
+RING_SLOTS: Final = (3, 2, 6)
+#: KV of a layer that is streamed through VRAM goes in pieces of at most this size
+KV_PIECE: Final = 512 * MiB
+#: prompt tokens of one micro-batch of prefill attention
+PREFILL_TOKENS: Final = 16384
+#: share of the fast memory that the activations of a prefill sweep may take
+SWEEP_SHARE: Final = 0.25
+#: routed fetching is looked at where it would spare at least this share of the experts
+ROUTED_SPARES: Final = 0.03
+
+#: policy fields that a user may fix, besides `strategy`
+FIXABLE: Final = ("gamma", "batch", "ring_slots", "expert_fetch", "refill", "attention", "draft_kv", "draft_batch")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A policy whose draft and placement are still open."""
+
+    strategy: StrategyName
+    policy: Policy
+
+    @property
+    def label(self) -> str:
+        kind = f"{self.strategy}, gamma {self.policy.gamma}" if self.policy.gamma else f"{self.strategy}, no speculation"
+        fetch = ", experts on demand" if self.policy.expert_fetch == "routed" else ""
+        return f"{kind}, {self.policy.batches} x {self.policy.batch}{fetch}"
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """What the user has decided already; None leaves a field to the planner."""
+
+    strategy: str | None = None
+    gamma: int | None = None
+    batch: int | None = None
+    ring_slots: int | None = None
+    expert_fetch: str | None = None
+    refill: bool | None = None
+    attention: str | None = None  # gpu, cpu, cpu+projections
+    draft_kv: str | None = None  # vram, ram, none
+    draft_batch: int | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _one_of("strategy", self.strategy, tuple(STRATEGIES))
+        _one_of("expert_fetch", self.expert_fetch, ("all", "routed"))
+        _one_of("attention", self.attention, ("gpu", "cpu", "cpu+projections"))
+        _one_of("draft_kv", self.draft_kv, ("vram", "ram", "none"))
+        for name, least in (("gamma", 0), ("batch", 1), ("ring_slots", 0), ("draft_batch", 1)):
+            number = getattr(self, name)
+            if number is not None and number < least:
+                raise InputError(f"{name} {number} is below {least}", where=f"--fix {name}")
+
+
+def candidates(case: Case, fixed: Fixed) -> Iterator[Candidate]:
+    """Every policy of the grids that `fixed` allows, plain decoding included."""
+    requests = case.workload.requests
+    totals = {n for n in IN_FLIGHT if n < requests} | {math.ceil(requests / n) for n in (1, 2, 3, 4)}
+    gammas = (0, *GAMMAS) if case.draft is not None else (0,)
+    for strategy in STRATEGIES if fixed.strategy is None else (fixed.strategy,):
+        batches = BATCHES[strategy]
+        sizes = sorted({math.ceil(total / batches) for total in totals if total >= batches})
+        for batch in sizes if fixed.batch is None else (fixed.batch,):
+            for gamma in gammas if fixed.gamma is None else (fixed.gamma,):
+                for routed in _fetches(case, batch * (1 if strategy == "interleaved" else batches), gamma, fixed):
+                    yield make(case, strategy, gamma, batch, RING_SLOTS[0], routed, fixed)  # type: ignore[arg-type]
+
+
+def make(
+    case: Case, strategy: StrategyName, gamma: int, batch: int, ring_slots: int, fetch: str, fixed: Fixed
+) -> Candidate:
+    """The candidate with these numbers; the others follow from them."""
+    batches, workload = BATCHES[strategy], case.workload
+    in_flight = batch * batches
+    prefill_batch = _prefill_batch(case, in_flight)
+    prompts = float(prompt_lengths(workload)[:prefill_batch].sum())
+    refill = workload.requests > in_flight if fixed.refill is None else fixed.refill
+    micro = math.ceil(batch * (gamma + 1) / CHUNK_TOKENS)
+    if case.machine.gpu is not None:
+        kv = kv_bytes(case.target, kv_positions(workload, in_flight, gamma)) / batches
+        micro = max(micro, math.ceil(kv / KV_PIECE))
+    policy = Policy(
+        gamma=gamma,
+        batch=batch,
+        batches=batches,
+        prefill_batch=prefill_batch,
+        ring_slots=ring_slots if fixed.ring_slots is None else fixed.ring_slots,
+        verify_micro_batches=min(micro, batch),
+        prefill_micro_batches=max(1, min(math.ceil(prompts / PREFILL_TOKENS), prefill_batch)),
+        expert_fetch=fetch,  # type: ignore[arg-type]
+        refill=refill,
+    )
+    return Candidate(strategy, policy)
+
+
+def _fetches(case: Case, sequences: int, gamma: int, fixed: Fixed) -> tuple[str, ...]:
+    """Fetching only what the router asks for is worth a look while a pass leaves experts alone."""
+    if fixed.expert_fetch is not None:
+        return (fixed.expert_fetch,)
+    ffn = case.target.ffn
+    if not ffn.is_moe:
+        return ("all",)
+    used = distinct_experts(ffn, sequences * (gamma + 1)) / ffn.experts
+    return ("all", "routed") if used < 1 - ROUTED_SPARES else ("all",)
+
+
+def _prefill_batch(case: Case, in_flight: int) -> int:
+    """The most prompts whose activations take no more than their share of the fast memory, halving from all."""
+    lengths = prompt_lengths(case.workload)
+    budget = SWEEP_SHARE * case.machine.budgets()[case.machine.fast]
+    batch = in_flight
+    while batch > 1:
+        tokens = float(lengths[:batch].sum())
+        micro = max(1, math.ceil(tokens / PREFILL_TOKENS))
+        if sum(workspaces(case.target, tokens, micro, batch).values()) <= budget:
+            break
+        batch = math.ceil(batch / 2)
+    return batch
+
+
+def _one_of(name: str, value: str | None, allowed: tuple[str, ...]) -> None:
+    if value is not None and value not in allowed:
+        raise InputError(f"{name} {value!r} is not known", where=f"--fix {name}", hint=f"use one of: {', '.join(allowed)}")
