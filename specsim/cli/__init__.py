@@ -1,0 +1,1 @@
+"""The `specsim` command: a thin wrapper over `specsim.api`, one module per command."""

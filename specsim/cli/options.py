@@ -1,0 +1,41 @@
+"""Options that several commands share, as decorators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from specsim import units
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Quantity(click.ParamType[float]):
+    """A value with a unit, such as "24GiB": read by `specsim.units.parse`, a float in base units after that.
+
+    A bad one is the UnitError of `parse`, with the flag in front: it says the value and which units would do.
+    """
+
+    def __init__(self, dimension: str) -> None:
+        self.dimension = self.name = dimension
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):  # click may convert a default that is one already
+            return value
+        return units.parse(value, self.dimension, where=param.opts[0] if param else None)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return self.dimension.upper()
+
+
+def quantity_option(name: str, dimension: str, help: str) -> Callable[[F], F]:
+    """An option such as `--vram 24GiB`: None, or a float in base units of `dimension` (see `units.UNITS`)."""
+    return click.option(name, type=Quantity(dimension), help=help)
+
+
+def format_option(*choices: str) -> Callable[[F], F]:
+    """`--format` with these choices, the first the default; received as `fmt` (see `tables.emit`)."""
+    kind, text = click.Choice(choices), "Form of the output."
+    return click.option("--format", "fmt", type=kind, default=choices[0], show_default=True, help=text)
