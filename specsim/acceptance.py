@@ -64,9 +64,7 @@ def expected_tokens(acceptance: Acceptance, gamma: int) -> float:
     return total
 
 
-def sample_accepted(
-    acceptance: Acceptance, gamma: int, rng: np.random.Generator, size: int
-) -> NDArray[np.int64]:
+def sample_accepted(acceptance: Acceptance, gamma: int, rng: np.random.Generator, size: int) -> NDArray[np.int64]:
     """Accepted tokens, 0..gamma, of `size` independent rounds (the target's own token not counted)."""
     hazards = np.array([acceptance.at(i) for i in range(gamma)])
     survives = np.cumprod(hazards)  # P(at least i + 1 accepted)

@@ -58,7 +58,7 @@ def check(
         return None, [InputError("is not a mapping of keys to values", where=where)]
     known = {f"specsim.{name}/1": name for name in FILES if kind in (None, name)}
     schema = raw.get("schema")
-    if schema not in known:
+    if not isinstance(schema, str) or schema not in known:
         return None, [InputError(f"schema is {schema!r}", where=where, hint=f"write {' or '.join(known)}")]
     kind = known[schema]
     file, errors = _shape(raw, FILES[kind], where)
@@ -103,9 +103,7 @@ def _sources(sources: Mapping[str, Source], where: str, plan: bool) -> list[Inpu
             what = f"{source.kind} source does not say its {source.missing()}"
             errors.append(InputError(what, where=f"{where}: sources.{key}"))
         if source.kind == "unstated" and not plan:
-            errors.append(
-                InputError("source is unstated", where=f"{where}: sources.{key}", hint="say where from")
-            )
+            errors.append(InputError("source is unstated", where=f"{where}: sources.{key}", hint="say where from"))
     return errors
 
 
@@ -127,13 +125,11 @@ def _facts(
             continue
         entry = facts[name]
         if not isinstance(entry, list) or len(entry) != 2:
-            errors.append(
-                InputError(f"{entry!r} is not a fact", where=place, hint="write [value, source key]")
-            )
+            errors.append(InputError(f"{entry!r} is not a fact", where=place, hint="write [value, source key]"))
             continue
         written, key = entry
         used.add(str(key))
-        if key not in sources:
+        if not isinstance(key, str) or key not in sources:
             errors.append(_unknown("source", key, sources, place))
             continue
         try:
@@ -145,9 +141,7 @@ def _facts(
         stated[name] = Stated(text(shown), value, sources[key].kind, sources[key].text())
     for key in sources:
         if key not in used:
-            errors.append(
-                InputError("no fact uses this source", where=f"{where}: sources.{key}", hint="remove it")
-            )
+            errors.append(InputError("no fact uses this source", where=f"{where}: sources.{key}", hint="remove it"))
     return stated, errors
 
 

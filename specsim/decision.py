@@ -15,6 +15,10 @@ Home = Literal["vram", "pinned", "pageable", "ram", "disk"]
 Processor = Literal["gpu", "cpu"]
 StrategyName = Literal["serial", "merged", "interleaved"]
 
+#: batches in flight, and verify passes (slots) of a round
+BATCHES: dict[str, int] = {"serial": 1, "merged": 2, "interleaved": 2}
+SLOTS: dict[str, int] = {"serial": 1, "merged": 1, "interleaved": 2}
+
 #: memory of each home
 MEMORY_OF: dict[str, str] = {"vram": "vram", "pinned": "ram", "pageable": "ram", "ram": "ram", "disk": "disk"}
 

@@ -8,8 +8,9 @@ assumption.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Curve:
         points = self.points
         if rows <= points[0][0]:
             return points[0][1]
-        for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+        for (x0, y0), (x1, y1) in pairwise(points):
             if rows < x1:
                 return y0 + (y1 - y0) * math.log(rows / x0) / math.log(x1 / x0)
         return points[-1][1]
@@ -172,13 +173,17 @@ def _scale_host(m: Machine, flops: float = 1.0, bandwidth: float = 1.0) -> Machi
     return replace(m, host=replace(m.host, processor=_faster(m.host.processor, flops, bandwidth)))
 
 
-_SCALE = {
+def _scale_link(m: Machine, factor: float) -> Machine:
+    return replace(m, link=replace(m.link, bytes_per_s=m.link.bytes_per_s * factor)) if m.link else m
+
+
+_SCALE: dict[str, Callable[[Machine, float], Machine]] = {
     "gpu": lambda m, f: _scale_gpu(m, flops=f),
     "vram_bw": lambda m, f: _scale_gpu(m, bandwidth=f),
     "vram": lambda m, f: replace(m, vram_budget_bytes=m.vram_budget_bytes * f),
     "cpu": lambda m, f: _scale_host(m, flops=f),
     "dram": lambda m, f: _scale_host(m, bandwidth=f),
     "ram": lambda m, f: replace(m, ram_budget_bytes=m.ram_budget_bytes * f),
-    "link": lambda m, f: replace(m, link=replace(m.link, bytes_per_s=m.link.bytes_per_s * f)) if m.link else m,
+    "link": _scale_link,
     "disk": lambda m, f: replace(m, disk=replace(m.disk, bytes_per_s=m.disk.bytes_per_s * f)),
 }

@@ -38,9 +38,7 @@ def sections(machine: Machine, facts: Mapping[str, Fact]) -> dict[str, dict[str,
     return written
 
 
-def section(
-    kind: str, name: str, title: str, values: Mapping[str, Value], facts: Mapping[str, Fact]
-) -> dict[str, Any]:
+def section(kind: str, name: str, title: str, values: Mapping[str, Value], facts: Mapping[str, Fact]) -> dict[str, Any]:
     """One profile of `kind`. A value that no longer is what its fact says (a what-if) is marked as given."""
     sources: dict[tuple[str, str], str] = {}
     written = {}

@@ -45,9 +45,7 @@ def assemble(
     elif gpu is None and host is None:
         spec = load("machine", machine)
     else:
-        raise InputError(
-            "a machine and a GPU or host are given", hint="give --machine alone, or --gpu and --host"
-        )
+        raise InputError("a machine and a GPU or host are given", hint="give --machine alone, or --gpu and --host")
 
     parts, stated = dict(spec.parts), dict(spec.stated)
     for key, choice in (("link", link), ("disk", disk)):

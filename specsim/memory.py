@@ -1,8 +1,8 @@
 """Peak bytes of every memory in every phase, item by item, by liveness.
 
-Phases: `prefill` (the target's sweep), `transition` (the draft's weights and prefill), `decode`. A memory's peak in a
-phase is the sum of what lives at once then. The sizes of workspaces are a contract: the executor computes FFNs in chunks
-of `CHUNK_TOKENS` and logits in chunks of `LOGITS_ROWS`, so that they do not grow with the batch.
+Phases: `prefill` (the target's sweep), `transition` (the draft's weights and prefill), `decode`. A memory's peak in
+a phase is the sum of what lives at once then. The sizes of workspaces are a contract: the executor computes FFNs in
+chunks of `CHUNK_TOKENS` and logits in chunks of `LOGITS_ROWS`, so that they do not grow with the batch.
 """
 
 from __future__ import annotations
@@ -53,17 +53,18 @@ def join_tokens(workload: Workload) -> float:
     return float(max(JOIN_TOKENS, workload.prompt_tokens_max))
 
 
-def workspaces(model: Model, tokens: float, micro_batches: int, head_rows: float) -> Items:
-    """Activations of one pass over `tokens` tokens on its main processor."""
+def workspaces(model: Model, tokens: float, micro_batches: int, head_rows: float, batches: int = 1) -> Items:
+    """Activations of a pass over `tokens` tokens per batch on its main processor. Batches take turns in all of
+    them but the hidden states."""
     size, chunk = model.element_bytes, min(tokens, CHUNK_TOKENS)
     ffn = 0.0
-    for kind in {model.layer_ffn(layer) for layer in range(model.layers)}:
+    for kind in model.ffn_kinds:
         units = layer_units(model, kind)
         routed = min(chunk * kind.top_k / units.parts * IMBALANCE, chunk * kind.top_k) if kind.is_moe else chunk
         ffn = max(ffn, routed * (2 * model.hidden + 3 * kind.width) * size)
     heads = 2 * model.heads + 2 * model.kv_heads
     items = {
-        "hidden states": 3 * cost.hidden_bytes(model, tokens),
+        "hidden states": 3 * cost.hidden_bytes(model, tokens) * batches,
         "attention workspace": tokens / micro_batches * heads * model.head_dim * size,
         "ffn workspace": ffn,
         "logits": min(head_rows, LOGITS_ROWS) * model.vocab * 4,
@@ -106,10 +107,8 @@ def fixed_items(case: Case, policy: Policy) -> Peaks:
         if not (target.tied and fast == "ram"):
             peaks[phase]["ram"]["embedding"] = float(embedding_bytes(target))
     peaks["prefill"][fast] |= workspaces(target, wave, policy.prefill_micro_batches, policy.prefill_batch)
-    tokens = policy.batch * (policy.gamma + 1) + joining  # batches of one pass take turns in all workspaces but one
-    decode = workspaces(target, tokens, policy.verify_micro_batches, tokens)
-    decode["hidden states"] *= policy.batches
-    peaks["decode"][fast] |= decode
+    tokens = policy.batch * (policy.gamma + 1) + joining
+    peaks["decode"][fast] |= workspaces(target, tokens, policy.verify_micro_batches, tokens, policy.batches)
     return peaks
 
 
@@ -123,7 +122,9 @@ def draft_items(case: Case, policy: Policy, draft: DraftPolicy) -> Peaks:
     count = -(-policy.batch // micro)
     working = _fullest(case.workload, policy.batch, count, policy.gamma)
     whole = model.layers * cost.kv_bytes(model, positions)
-    visiting = model.layers * cost.kv_bytes(model, working) * (2 if count > 1 and draft.kv == "ram" else 1)
+    buffers = 2 if draft.kv == "ram" and count * policy.batches > 1 else 1
+    visiting = model.layers * cost.kv_bytes(model, working) * buffers
+    joining = join_tokens(case.workload) if policy.refill else 0.0
     peaks: Peaks = {phase: {memory: {} for memory in case.machine.budgets()} for phase in PHASES}
     for phase in PHASES:
         if phase == "prefill" and draft.waits:
@@ -132,7 +133,7 @@ def draft_items(case: Case, policy: Policy, draft: DraftPolicy) -> Peaks:
     if draft.waits and home == "vram":
         for phase in PHASES:
             peaks[phase]["ram"]["draft weights (to load)"] = float(model.weight_bytes)
-    catch_up = float(min(working, CHUNK_TOKENS)) if draft.kv == "none" else float(micro)
+    catch_up = float(min(working, CHUNK_TOKENS)) if draft.kv == "none" else micro + joining
     for phase, tokens in (("transition", float(min(working, CHUNK_TOKENS))), ("decode", catch_up)):
         spaces = workspaces(model, tokens, 1, micro)
         peaks[phase][home]["draft workspace"] = sum(spaces.values())
@@ -211,4 +212,3 @@ def shortfall(budgets: Mapping[str, float], peaks: Peaks) -> tuple[str, str, flo
 
 def _add(items: Items, item: str, size: float) -> None:
     items[item] = items.get(item, 0.0) + size
-

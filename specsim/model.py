@@ -74,6 +74,15 @@ class Model:
         return self.ffn
 
     @property
+    def ffn_kinds(self) -> dict[FeedForward, int]:
+        """Layers by kind of FFN."""
+        dense = len(self.dense_layers) if self.dense_ffn is not None else 0
+        kinds = {self.ffn: self.layers - dense}
+        if self.dense_ffn is not None and dense:
+            kinds[self.dense_ffn] = dense
+        return {kind: layers for kind, layers in kinds.items() if layers}
+
+    @property
     def attention_parameters(self) -> int:
         """Of one layer: Q, K, V, O with biases, QK norms, and the two RMSNorms of the layer."""
         q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
@@ -88,8 +97,8 @@ class Model:
     def router_parameters(self, ffn: FeedForward) -> int:
         return self.hidden * ffn.experts if ffn.is_moe else 0
 
-    def layer_parameters(self, layer: int) -> int:
-        ffn = self.layer_ffn(layer)
+    def layer_parameters(self, ffn: FeedForward) -> int:
+        """Of a layer with this FFN."""
         return self.attention_parameters + ffn.experts * self.expert_parameters(ffn) + self.router_parameters(ffn)
 
     @property
@@ -99,16 +108,15 @@ class Model:
     @property
     def parameters(self) -> int:
         outer = self.embedding_parameters * (1 if self.tied else 2) + self.hidden  # final norm
-        return outer + sum(self.layer_parameters(layer) for layer in range(self.layers))
+        return outer + sum(n * self.layer_parameters(ffn) for ffn, n in self.ffn_kinds.items())
 
     @property
     def active_parameters(self) -> int:
         """Parameters that one token passes through: top-k experts, and the head but not the embedding's other rows."""
         total = self.embedding_parameters + self.hidden
-        for layer in range(self.layers):
-            ffn = self.layer_ffn(layer)
+        for ffn, layers in self.ffn_kinds.items():
             idle = (ffn.experts - ffn.top_k) * self.expert_parameters(ffn)
-            total += self.layer_parameters(layer) - idle
+            total += layers * (self.layer_parameters(ffn) - idle)
         return total
 
     @property
@@ -133,24 +141,29 @@ def read_config(path: str | Path) -> Model:
         raise InputError(f"is not JSON: {error}", where=str(file), hint="give a Hugging Face config.json") from None
     if not isinstance(config, dict):
         raise InputError("is not a JSON object", where=str(file), hint="give a Hugging Face config.json")
-    name = file.stem if file.name != "config.json" else file.resolve().parent.name
+    name = file.stem if file.name != "config.json" else file.parent.resolve().name
     return from_config(config, name=name, where=str(file))
 
 
 def from_config(config: Mapping[str, Any], *, name: str, where: str, dtype: str | None = None) -> Model:
     """Make a Model of a Hugging Face config. `dtype` overrides the one stated."""
     family = config.get("model_type")
-    if family not in _FAMILIES:
+    if not isinstance(family, str) or family not in _FAMILIES:
         raise InputError(
             f"model_type {family!r} is not supported", where=where, hint=f"supported: {', '.join(_FAMILIES)}"
         )
+    if config.get("quantization_config"):
+        hint = "give the unquantised checkpoint's config"
+        raise InputError("the weights are quantised, which is not supported", where=where, hint=hint)
     traits = _FAMILIES[family]
     get = _Reader(config, where)
     heads = get.count("num_attention_heads")
     kv_heads = get.count("num_key_value_heads", default=heads)
     hidden = get.count("hidden_size")
     if heads % kv_heads:
-        raise InputError(f"num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}", where=where)
+        raise InputError(
+            f"num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}", where=where
+        )
     if config.get("head_dim") is None and hidden % heads:
         raise InputError(f"hidden_size {hidden} is not a multiple of num_attention_heads {heads}", where=where)
     layers = get.count("num_hidden_layers")
@@ -182,7 +195,7 @@ def from_config(config: Mapping[str, Any], *, name: str, where: str, dtype: str 
 
 def to_config(model: Model) -> dict[str, Any]:
     """The facts of `model` under their Hugging Face keys: `from_config` of it gives an equal Model."""
-    moe = model.ffn.is_moe
+    moe = _FAMILIES[model.family].get("moe", False)
     config: dict[str, Any] = {
         "model_type": model.family,
         "hidden_size": model.hidden,
@@ -232,13 +245,16 @@ def _moe(get: _Reader) -> FeedForward:
 
 def _dense_layers(config: Mapping[str, Any], layers: int) -> tuple[int, ...]:
     """Layers of an MoE model with a plain FFN (Qwen3-MoE: `mlp_only_layers`, `decoder_sparse_step`)."""
-    only, step = set(config.get("mlp_only_layers") or ()), config.get("decoder_sparse_step") or 1
+    listed, step = config.get("mlp_only_layers") or [], config.get("decoder_sparse_step") or 1
+    only = listed if isinstance(listed, list) else [listed]
     return tuple(layer for layer in range(layers) if layer in only or (layer + 1) % step)
 
 
 def _window(config: Mapping[str, Any], get: _Reader) -> int | None:
     # Qwen configs state a window and then switch it off; the other families have no switch.
-    if config.get("sliding_window") is None or not config.get("use_sliding_window", not config["model_type"].startswith("qwen")):
+    if config.get("sliding_window") is None or not config.get(
+        "use_sliding_window", not config["model_type"].startswith("qwen")
+    ):
         return None
     return get.count("sliding_window")
 

@@ -2,7 +2,7 @@
 
 A unit is a layer's attention weights, or one part of a layer's FFN: a group of experts, or one of a dense FFN's
 three matrices. Parts are small enough for a ring of a few of them to keep a link busy, and each is a run of whole
-tensors, so that a checkpoint can be read by byte range. The head stays in the fast memory and the embedding table in RAM.
+tensors, so that a checkpoint can be read by byte range. The head stays in the fast memory, the embedding table in RAM.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class LayerUnits:
 
 @lru_cache(maxsize=256)
 def layer_units(model: Model, ffn: FeedForward) -> LayerUnits:
-    """The units of a layer of `model` whose FFN is `ffn`. The router is counted with the attention: both are read first."""
+    """The units of a layer of `model` whose FFN is `ffn`. The router counts with the attention: both are read first."""
     size = model.element_bytes
     attention = (model.attention_parameters + model.router_parameters(ffn)) * size
     expert = model.expert_parameters(ffn) * size
@@ -54,5 +54,4 @@ def embedding_bytes(model: Model) -> int:
 
 def largest_unit_bytes(model: Model) -> int:
     """What a slot of the staging ring has to hold."""
-    kinds = {model.layer_ffn(layer) for layer in range(model.layers)}
-    return max(max(u.attention_bytes, u.part_bytes) for u in (layer_units(model, ffn) for ffn in kinds))
+    return max(max(u.attention_bytes, u.part_bytes) for u in (layer_units(model, ffn) for ffn in model.ffn_kinds))

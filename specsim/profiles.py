@@ -100,9 +100,7 @@ def _checked(path: Path, kind: str | None) -> tuple[Profile | None, list[InputEr
     # a measured machine is the user's own file, called what the user likes; all others are found by name
     named = isinstance(raw, dict) and raw.get("schema") != "specsim.machine/1"
     if named and isinstance(name, str) and name != path.stem:
-        errors.append(
-            InputError(f"name is {name!r}", where=str(path), hint=f"name it as its file: {path.stem}")
-        )
+        errors.append(InputError(f"name is {name!r}", where=str(path), hint=f"name it as its file: {path.stem}"))
     return (None if errors else profile), errors
 
 

@@ -54,16 +54,10 @@ def parse(text: str | float, dimension: str, *, where: str | None = None, zero: 
     known = ", ".join(u for u in units if u)
     match = _QUANTITY.fullmatch(str(text))
     if match is None:
-        raise UnitError(
-            f"{text!r} is not a quantity", where=where, hint=f"write a number and a unit: {known}"
-        )
+        raise UnitError(f"{text!r} is not a quantity", where=where, hint=f"write a number and a unit: {known}")
     number, unit = float(match[1]), match[2]
     if unit not in units:
-        problem = (
-            f"has no unit of {dimension}"
-            if not unit
-            else f"has unit {unit!r}, which is not one of {dimension}"
-        )
+        problem = f"has no unit of {dimension}" if not unit else f"has unit {unit!r}, which is not one of {dimension}"
         raise UnitError(f"{str(text)!r} {problem}", where=where, hint=f"use one of: {known}")
     value = _times(number, units[unit])
     if not math.isfinite(value) or value < 0 or (value == 0 and not zero):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,15 @@ except ImportError:
 from specsim.errors import InputError
 
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
+# JSON writes 1e-05, which YAML 1.1 takes for text as it has no dot
+_EXPONENT = ("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+\Z"))
 
 
 class _Loader(_Base):
     # `date: 2025-06-01` is the text that was written, not a datetime object
     yaml_implicit_resolvers = {  # noqa: RUF012  (read by PyYAML, never changed)
         first: [(tag, pattern) for tag, pattern in resolvers if tag != _TIMESTAMP]
+        + ([_EXPONENT] if first in set("-+0123456789") else [])
         for first, resolvers in _Base.yaml_implicit_resolvers.items()
     }
 
@@ -29,9 +33,7 @@ class _Loader(_Base):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
-                    raise yaml.MarkedYAMLError(
-                        problem=f"key {key.value!r} twice", problem_mark=key.start_mark
-                    )
+                    raise yaml.MarkedYAMLError(problem=f"key {key.value!r} twice", problem_mark=key.start_mark)
                 seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
 

@@ -123,7 +123,8 @@ def _describe(error: Exception) -> tuple[str, int]:
         case SpecsimError():
             return str(error), error.exit_status
         case click.UsageError(ctx=click.Context() as context):
-            return f"{error.format_message().rstrip('.')}; see {context.command_path} --help", BAD_INPUT
+            message = " ".join(error.format_message().split())  # click sets choices apart by lines and tabs
+            return f"{message.rstrip('.')}; see {context.command_path} --help", BAD_INPUT
         case click.ClickException():
             return error.format_message(), BAD_INPUT
         case OSError() if error.filename is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,12 +36,17 @@ class PassShape:
 
 
 def decode_shape(rows: float, q: int, context: float, window: int | None = None) -> PassShape:
-    """`rows` sequences with `context` cached positions each (mean), `q` new positions each: 1 plain, gamma + 1 verify."""
-    seen = context if window is None else min(context, window)
-    # Query i sees the cache and itself and its i predecessors: sum over q of (context + i + 1).
-    reach = q * context + q * (q + 1) / 2
-    attended = reach if window is None else min(reach, q * window)
-    return PassShape(rows, rows * q, rows * attended, rows * seen, rows * q)
+    """`rows` sequences with `context` cached positions each (mean) and `q` new ones: 1 plain, gamma + 1 verify."""
+    if window is None:
+        return PassShape(rows, rows * q, rows * _reach(q, context), rows * context, rows * q)
+    short = min(q, max(0, math.floor(window - context)))  # queries whose window leaves nothing out
+    attended = _reach(short, context) + (q - short) * window
+    return PassShape(rows, rows * q, rows * attended, rows * min(context, window - 1), rows * q)
+
+
+def _reach(queries: int, context: float) -> float:
+    """Query i sees the cache, its i predecessors and itself: the sum over i of context + i + 1."""
+    return queries * context + queries * (queries + 1) / 2
 
 
 def prefill_shape(lengths: Sequence[float], window: int | None = None) -> PassShape:

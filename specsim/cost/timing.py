@@ -21,7 +21,7 @@ PAGEABLE_TRAFFIC: Final = 3.0
 Demand = tuple[tuple[str, float], ...]
 
 
-def resource_of(stream: str) -> str:
+def resource(stream: str) -> str:
     """The resource of a stream: "gpu.draft" queues apart from "gpu" and shares it."""
     return stream.partition(".")[0]
 
@@ -29,11 +29,10 @@ def resource_of(stream: str) -> str:
 def compute_seconds(processor: Processor, work: Work) -> float:
     if work.flops == 0 and work.bytes == 0:
         return 0.0
-    if work.kind == "attention":
-        efficiency = processor.attention_efficiency
-    else:
-        efficiency = processor.gemm_efficiency.at(work.rows)
-    peak = processor.flops_per_s[DTYPE_RATE[work.dtype]]
+    gemm = work.kind != "attention"
+    efficiency = processor.gemm_efficiency.at(work.rows) if gemm else processor.attention_efficiency
+    rates = processor.flops_per_s
+    peak = rates.get(DTYPE_RATE[work.dtype], rates["fp32"])  # what a processor cannot do it converts to fp32
     flops_s = work.flops / (efficiency * peak)
     return work.calls * processor.overhead_s + max(flops_s, memory_seconds(processor, work))
 
@@ -59,10 +58,10 @@ def copy_seconds(machine: Machine, resource: str, work: Work) -> float:
 
 def seconds(machine: Machine, stream: str, works: Sequence[Work]) -> float:
     """Duration of a task on `stream` when nothing else runs."""
-    resource = resource_of(stream)
-    if resource in COPY_RESOURCES:
-        return sum(copy_seconds(machine, resource, work) for work in works)
-    processor = machine.processor(resource)
+    name = resource(stream)
+    if name in COPY_RESOURCES:
+        return sum(copy_seconds(machine, name, work) for work in works)
+    processor = machine.processor(name)
     return sum(compute_seconds(processor, work) for work in works)
 
 
@@ -72,16 +71,16 @@ def demand(machine: Machine, stream: str, works: Sequence[Work], duration: float
     Pools: the resource itself (two streams of it share it), `dram` under the CPU and every copy out of or into RAM,
     `vram_bw` under the GPU and every copy over the link.
     """
-    resource = resource_of(stream)
+    name = resource(stream)
     if duration <= 0:
         return ()
     traffic = sum(work.bytes for work in works)
-    if resource in COPY_RESOURCES:
-        return (resource, 1.0), *_copy_demand(machine, resource, works[0].pinned, traffic / duration)
-    processor = machine.processor(resource)
+    if name in COPY_RESOURCES:
+        return (name, 1.0), *_copy_demand(machine, name, works[0].pinned, traffic / duration)
+    processor = machine.processor(name)
     share = min(1.0, sum(memory_seconds(processor, work) for work in works) / duration)
-    pool = "vram_bw" if resource == "gpu" else "dram"
-    return (resource, 1.0), (pool, share)
+    pool = "vram_bw" if name == "gpu" else "dram"
+    return (name, 1.0), (pool, share)
 
 
 def _copy_demand(machine: Machine, resource: str, pinned: bool, rate: float) -> Demand:

@@ -35,7 +35,8 @@ def distinct_experts(ffn: FeedForward, tokens: float) -> float:
 
     Uniform routing, p = k / E; real routing is less even, which makes this an upper estimate.
     """
-    return ffn.experts * (1.0 - (1.0 - ffn.top_k / ffn.experts) ** tokens)
+    untouched: float = (1.0 - ffn.top_k / ffn.experts) ** tokens
+    return ffn.experts * (1.0 - untouched)
 
 
 def projections(model: Model, tokens: float, *, q: bool = True, kv: bool = True, out: bool = True) -> Work:
@@ -71,16 +72,15 @@ def feed_forward(model: Model, ffn: FeedForward, tokens: float, share: float = 1
 def head(model: Model, rows: float) -> Work:
     """Logits of `rows` positions: 2 rows h V FLOPs, fp32 logits written and read once by the argmax or the sampler."""
     weights = model.embedding_parameters
-    return Work("gemm", 2 * rows * weights, weights * model.element_bytes + 2 * 4 * rows * model.vocab, rows, dtype=model.dtype)
+    return Work(
+        "gemm", 2 * rows * weights, weights * model.element_bytes + 2 * 4 * rows * model.vocab, rows, dtype=model.dtype
+    )
 
 
 def whole_pass(model: Model, shape: PassShape) -> tuple[Work, ...]:
     """All layers and the head, everything resident: how a draft model runs. Each op is bound by itself."""
     works: list[Work] = []
-    kinds: dict[FeedForward, int] = {}
-    for layer in range(model.layers):
-        kinds[model.layer_ffn(layer)] = kinds.get(model.layer_ffn(layer), 0) + 1
-    for ffn, layers in kinds.items():
+    for ffn, layers in model.ffn_kinds.items():
         parts = (projections(model, shape.tokens), attention_core(model, shape), feed_forward(model, ffn, shape.tokens))
         works += [repeat(part, layers) for part in parts]
     return (*works, head(model, shape.head_rows))

@@ -11,17 +11,16 @@ Choice = TypeVar("Choice", bound=Hashable)
 def spread(counts: Mapping[Choice, int], groups: int, size: int) -> list[tuple[Choice, ...]]:
     """Deal `counts` of each choice into `groups` groups of `size`, each group as near to the overall mix as whole
     numbers allow. Within a group choices stand in the order of `counts`. The counts must add up to groups * size."""
-    given = {choice: 0 for choice in counts}
-    order = {choice: i for i, choice in enumerate(counts)}
+    choices, wanted = list(counts), list(counts.values())
+    given = [0] * len(choices)
     dealt = []
     for group in range(1, groups + 1):
-        hand: list[Choice] = []
+        hand = []
         for _ in range(size):
             # The choice that lags furthest behind its share so far; ties go to the first.
-            lag = {choice: counts[choice] * group / groups - given[choice] for choice in counts}
-            choice = max(lag, key=lambda c: (lag[c], -order[c]))
-            given[choice] += 1
-            hand.append(choice)
-        dealt.append(tuple(sorted(hand, key=order.__getitem__)))
+            lags = [n * group / groups - g for n, g in zip(wanted, given, strict=True)]
+            pick = lags.index(max(lags))
+            given[pick] += 1
+            hand.append(pick)
+        dealt.append(tuple(choices[pick] for pick in sorted(hand)))
     return dealt
-

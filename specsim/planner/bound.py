@@ -1,16 +1,20 @@
 """The roofline of an offloaded job: seconds that no plan of a candidate can beat, in closed form.
 
 In every pass each unit of the target is resident in the fast memory, or copied there, or computed beside its slow home.
-Two ways that share work at full speed take 1 / (1/a + 1/b) of the time that each would take alone, so
-    pass >= sum over units that cannot be resident of 1 / (1/copy + 1/cpu)     (weights have to move or be met)
-    pass >= sum over units of 1 / (1/gpu + 1/cpu) + head                       (every unit has to be computed)
-    pass >= (weights - fast memory - RAM) / disk rate                          (what fits nowhere is read)
-and drafting takes at least gamma steps of the whole batch at once.
+Two resources that share work take at least the mean of their loads, with any weights: for every w in 0..1
+    pass >= w copies + (1 - w) cpu >= sum over units that cannot be resident of min(w copy, (1 - w) cpu)
+    pass >= w gpu + (1 - w) cpu    >= w head + sum over operations of min(w gpu, (1 - w) cpu)
+    pass >= (weights + caches + ... - fast memory - RAM) / disk rate           (what fits nowhere is read)
+(weak duality of the linear program that shares the work). The largest is at a w where some unit takes equally long
+either way. Drafting takes at least gamma steps of the whole batch at once.
+
+A round with fewer rows or newcomers takes less, but never less for each of them, and never less than a single row.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from specsim.case import Case
@@ -18,107 +22,167 @@ from specsim.cost import timing
 from specsim.cost import work as cost
 from specsim.cost.shapes import PassShape, decode_shape, prefill_shape
 from specsim.cost.work import Work
-from specsim.memory import fixed_items, totals
+from specsim.decision import SLOTS
+from specsim.memory import fixed_items, join_tokens, kv_layer_bytes, totals
 from specsim.partition import layer_units
 from specsim.planner.candidates import Candidate
-from specsim.schedule.lower import SLOTS
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a job asks for, whatever the plan: `full_rounds` is rounds times rows over the rows in flight, `rounds` the
+    least number of rounds with any rows, `context` the mean cached positions of a row, `prompts` the lengths of the
+    first prefill sweep, `joining` the prompt tokens of all that join later."""
+
+    full_rounds: float
+    rounds: float
+    context: float
+    prompts: list[float]
+    joining: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    """`number` equal units: bytes of each, seconds on either processor (inf: it cannot run there)."""
+    """`number` equal units: bytes of each, the `share` of them that a fetch moves, and for each of its operations
+    seconds on the main processor and on the other (inf: it cannot run there)."""
 
     number: int
     size: float
-    gpu_s: float
-    cpu_s: float
+    share: float
+    works: tuple[tuple[float, float], ...]
+
+    @property
+    def other_s(self) -> float:
+        return sum(other for _, other in self.works)
 
 
-def pass_bound(case: Case, shape: PassShape, room: float, *, routed: bool = False, prefill: bool = False) -> float:
-    """Seconds that a pass of `shape` takes at least with `room` bytes of fast memory for weights."""
-    machine = case.machine
-    units = _units(case, shape, prefill=prefill)
-    head = timing.seconds(machine, machine.main, (cost.head(case.target, shape.head_rows),))
-    compute = head + sum(unit.number * _together(unit.gpu_s, unit.cpu_s) for unit in units)
-    copy = "h2d" if machine.gpu else "disk"
-    rate = timing.copy_rate(machine, copy, pinned=True)
-    moves = []
-    for unit in units:
-        share = 1.0
-        if routed and case.target.ffn.is_moe:
-            share = cost.distinct_experts(case.target.ffn, shape.tokens) / case.target.ffn.experts
-        in_place = unit.cpu_s if machine.gpu else math.inf
-        moves.append((_together(unit.size * share / rate, in_place), unit))
-    moving = 0.0
-    for seconds, unit in sorted(moves, key=lambda move: -move[0] / move[1].size):  # dearest per byte stays resident
-        resident = min(unit.number, max(0.0, room) / unit.size)
-        room -= resident * unit.size
-        moving += (unit.number - resident) * seconds
-    return max(compute, moving, _disk_seconds(case, units))
+def pass_bound(
+    case: Case, shape: PassShape, room: float, *, routed: bool = False, prefill: bool = False, held: float = 0.0
+) -> float:
+    """Seconds that a pass of `shape` takes at least with `room` bytes of fast memory for weights. `held` bytes of fast
+    memory and RAM together are taken by all that cannot go to disk."""
+    units = _units(case, shape, routed=routed, prefill=prefill)
+    head = timing.seconds(case.machine, case.machine.main, (cost.head(case.target, shape.head_rows),))
+    return max(_computing(units, head), _moving(case, units, room), _disk_seconds(case, units, held))
 
 
-def job_bound(case: Case, candidate: Candidate, mean_prompt: float, rounds: float, prompts: list[float]) -> float:
-    """Seconds that a job of `rounds` rounds takes at least; `prompts` are the lengths of its first prefill."""
+def job_bound(case: Case, candidate: Candidate, demand: Demand) -> float:
+    """Seconds that a job takes at least; inf where memory cannot even hold what every placement needs."""
     policy, machine = candidate.policy, case.machine
-    room = machine.budgets()[machine.fast] - totals(fixed_items(case, policy))["decode"][machine.fast]
-    slots = SLOTS[candidate.strategy]
-    window = case.target.sliding_window
-    sequences = policy.in_flight / slots
-    shape = decode_shape(sequences, policy.gamma + 1, mean_prompt, window)
-    routed = policy.expert_fetch == "routed"
-    first = prefill_shape(prompts, window)
+    fixed = totals(fixed_items(case, policy))["decode"]
+    caches = case.target.layers * kv_layer_bytes(case, policy)
+    free = machine.budgets()[machine.fast] - fixed[machine.fast] - (caches if machine.gpu is None else 0.0)
+    held = sum(size for memory, size in fixed.items() if memory != "disk") + caches
+    first = prefill_shape(demand.prompts, case.target.sliding_window)
     best = math.inf
-    for drafting, weights in _drafts(case, candidate, mean_prompt):
-        if room < weights:
+    for processor, weights in _drafts(case, candidate):
+        draft = float(case.draft.weight_bytes) if processor is not None and case.draft is not None else 0.0
+        room, kept = free - weights, held + draft
+        if room < 0 or kept > sum(size for memory, size in machine.budgets().items() if memory != "disk"):
             continue
-        verify = slots * pass_bound(case, shape, room - weights, routed=routed)
-        together = max(verify, drafting) if candidate.strategy == "interleaved" else verify + drafting
-        best = min(best, rounds * together + pass_bound(case, first, room, prefill=True))
+        decode = _decode_bound(case, candidate, processor, demand, room, kept)
+        best = min(best, decode + pass_bound(case, first, room + weights, prefill=True, held=held))
     return best
 
 
-def _drafts(case: Case, candidate: Candidate, context: float) -> list[tuple[float, float]]:
-    """(seconds of drafting for all in flight, bytes of fast memory) of the draft on each processor."""
-    policy, machine, draft = candidate.policy, case.machine, case.draft
-    if policy.gamma == 0 or draft is None:
-        return [(0.0, 0.0)]
-    works = cost.whole_pass(draft, decode_shape(policy.batch, 1, context, draft.sliding_window))
-    ways = []
-    for processor in ("gpu", "cpu") if machine.gpu else ("cpu",):
-        step = timing.seconds(machine, processor, works)
-        fast = (processor == "gpu") == (machine.gpu is not None)
-        ways.append((policy.batches * policy.gamma * step, float(draft.weight_bytes) if fast else 0.0))
-    return ways
+def _decode_bound(
+    case: Case, candidate: Candidate, processor: str | None, demand: Demand, room: float, held: float
+) -> float:
+    policy = candidate.policy
+    full = demand.full_rounds * _round_bound(case, candidate, processor, policy.in_flight, demand.context, room, held)
+    least = joining = 0.0
+    if demand.rounds:
+        least = demand.rounds * _round_bound(case, candidate, processor, 1.0, demand.context, room, held)
+    if demand.joining:
+        most = join_tokens(case.workload)
+        shape = PassShape(0.0, most, 0.0, 0.0, 0.0)
+        routed = policy.expert_fetch == "routed"
+        joining = demand.joining / most * pass_bound(case, shape, room, routed=routed, held=held)
+    return max(full, least, joining)
 
 
-def _units(case: Case, shape: PassShape, *, prefill: bool) -> list[_Unit]:
+def _round_bound(
+    case: Case, candidate: Candidate, processor: str | None, rows: float, context: float, room: float, held: float
+) -> float:
+    """A round with `rows` sequences, the draft on `processor`."""
+    policy, slots = candidate.policy, SLOTS[candidate.strategy]
+    shape = decode_shape(rows / slots, policy.gamma + 1, context, case.target.sliding_window)
+    verify = slots * pass_bound(case, shape, room, routed=policy.expert_fetch == "routed", held=held)
+    if processor is None or case.draft is None:
+        return verify
+    step = decode_shape(rows / policy.batches, 1, context, case.draft.sliding_window)
+    seconds = timing.seconds(case.machine, processor, cost.whole_pass(case.draft, step))
+    drafting = policy.batches * policy.gamma * seconds
+    return max(verify, drafting) if candidate.strategy == "interleaved" else verify + drafting
+
+
+def _drafts(case: Case, candidate: Candidate) -> list[tuple[str | None, float]]:
+    """Each processor that may draft, with the bytes of fast memory that this takes."""
+    if candidate.policy.gamma == 0 or case.draft is None:
+        return [(None, 0.0)]
+    weights = float(case.draft.weight_bytes)
+    return [("gpu", weights), ("cpu", 0.0)] if case.machine.gpu else [("cpu", weights)]
+
+
+def _units(case: Case, shape: PassShape, *, routed: bool, prefill: bool) -> list[_Unit]:
     target, machine = case.target, case.machine
+
+    def pair(work: Work) -> tuple[float, float]:
+        main = timing.seconds(machine, machine.main, (work,))
+        alone = prefill or machine.gpu is None
+        return main, math.inf if alone else timing.seconds(machine, "cpu", (work,))
+
     units = []
-
-    def unit(number: int, size: float, works: tuple[Work, ...]) -> _Unit:
-        gpu = timing.seconds(machine, "gpu", works) if machine.gpu else math.inf
-        cpu = math.inf if prefill and machine.gpu else timing.seconds(machine, "cpu", works)
-        return _Unit(number, size, gpu, cpu)
-
-    for kind in dict.fromkeys(target.layer_ffn(layer) for layer in range(target.layers)):
-        layers = sum(target.layer_ffn(layer) == kind for layer in range(target.layers))
+    for kind, layers in target.ffn_kinds.items():
         sizes = layer_units(target, kind)
-        attention = (cost.projections(target, shape.tokens), cost.attention_core(target, shape))
-        part = (cost.feed_forward(target, kind, shape.tokens, 1 / sizes.parts),)
-        units.append(unit(layers, sizes.attention_bytes, attention))
-        units.append(unit(layers * sizes.parts, sizes.part_bytes, part))
+        attention = pair(cost.projections(target, shape.tokens)), pair(cost.attention_core(target, shape))
+        part = pair(cost.feed_forward(target, kind, shape.tokens, 1 / sizes.parts))
+        used = cost.distinct_experts(kind, shape.tokens) / kind.experts if routed and kind.is_moe else 1.0
+        units.append(_Unit(layers, sizes.attention_bytes, 1.0, attention))
+        units.append(_Unit(layers * sizes.parts, sizes.part_bytes, used, (part,)))
     return units
 
 
-def _disk_seconds(case: Case, units: list[_Unit]) -> float:
+def _computing(units: list[_Unit], head: float) -> float:
+    """Every operation on the main processor or on the other one; the head on the main one."""
+    works = [(unit.number, *work) for unit in units for work in unit.works]
+    return max(
+        w * head + sum(number * _least(w, main, other) for number, main, other in works)
+        for w in _weights((main, other) for _, main, other in works)
+    )
+
+
+def _moving(case: Case, units: list[_Unit], room: float) -> float:
+    """What is not resident is copied, or met beside its slow home."""
+    machine = case.machine
+    rate = timing.copy_rate(machine, "h2d" if machine.gpu else "disk", pinned=True)
+    ways = [(unit, unit.size * unit.share / rate, unit.other_s) for unit in units]
+    most = 0.0
+    for w in _weights((copy, other) for _, copy, other in ways):
+        free, total = max(0.0, room), 0.0
+        costs = [(_least(w, copy, other), unit) for unit, copy, other in ways]
+        for seconds, unit in sorted(costs, key=lambda c: -c[0] / c[1].size):  # dearest per byte stays resident
+            resident = min(float(unit.number), free / unit.size)
+            free -= resident * unit.size
+            total += (unit.number - resident) * seconds
+        most = max(most, total)
+    return most
+
+
+def _disk_seconds(case: Case, units: list[_Unit], held: float) -> float:
+    """What no memory has room for is read, if only the share of it that a fetch moves."""
     budgets = case.machine.budgets()
     weights = sum(unit.number * unit.size for unit in units)
-    nowhere = weights - sum(size for memory, size in budgets.items() if memory != "disk")
-    return max(0.0, nowhere) / timing.copy_rate(case.machine, "disk", pinned=True)
+    nowhere = weights + held - sum(size for memory, size in budgets.items() if memory != "disk")
+    share = min(unit.share for unit in units)
+    return max(0.0, nowhere) * share / timing.copy_rate(case.machine, "disk", pinned=True)
 
 
-def _together(a: float, b: float) -> float:
-    """Two ways that share a piece of work in the best proportion."""
-    if a == 0 or b == 0:
-        return 0.0
-    return 1 / (1 / a + 1 / b)
+def _weights(ways: Iterable[tuple[float, float]]) -> set[float]:
+    """Weights of the first resource at which the bound can be largest."""
+    return {1.0, *(b / (a + b) for a, b in ways if 0 < a + b < math.inf)}
+
+
+def _least(w: float, a: float, b: float) -> float:
+    """The cheaper way, at w a second of the first resource and 1 - w of the second."""
+    return w * a if b == math.inf else min(w * a, (1 - w) * b)

@@ -1,4 +1,4 @@
-"""The discrete policies that a search looks at, before placement: strategy, gamma, batch, ring, how experts are fetched.
+"""The discrete policies that a search looks at, before placement: strategy, gamma, batch, ring, fetching of experts.
 
 The grids are the same for every machine, so that a better machine never sees fewer candidates.
 """
@@ -6,16 +6,16 @@ The grids are the same for every machine, so that a better machine never sees fe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
 
 from specsim.case import Case
 from specsim.cost.work import distinct_experts, kv_bytes
-from specsim.decision import Policy, StrategyName
-from specsim.errors import InputError
+from specsim.decision import BATCHES, Policy, StrategyName
+from specsim.errors import InputError, UnknownNameError
 from specsim.memory import CHUNK_TOKENS, kv_positions, workspaces
-from specsim.schedule.lower import BATCHES, STRATEGIES
+from specsim.schedule.lower import STRATEGIES
 from specsim.units import MiB
 from specsim.workload import prompt_lengths
 
@@ -31,9 +31,6 @@ SWEEP_SHARE: Final = 0.25
 #: routed fetching is looked at where it would spare at least this share of the experts
 ROUTED_SPARES: Final = 0.03
 
-#: policy fields that a user may fix, besides `strategy`
-FIXABLE: Final = ("gamma", "batch", "ring_slots", "expert_fetch", "refill", "attention", "draft_kv", "draft_batch")
-
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -44,7 +41,9 @@ class Candidate:
 
     @property
     def label(self) -> str:
-        kind = f"{self.strategy}, gamma {self.policy.gamma}" if self.policy.gamma else f"{self.strategy}, no speculation"
+        kind = (
+            f"{self.strategy}, gamma {self.policy.gamma}" if self.policy.gamma else f"{self.strategy}, no speculation"
+        )
         fetch = ", experts on demand" if self.policy.expert_fetch == "routed" else ""
         return f"{kind}, {self.policy.batches} x {self.policy.batch}{fetch}"
 
@@ -59,17 +58,19 @@ class Fixed:
     ring_slots: int | None = None
     expert_fetch: str | None = None
     refill: bool | None = None
+    prefill_batch: int | None = None
     attention: str | None = None  # gpu, cpu, cpu+projections
+    ffn: str | None = None  # gpu, cpu: where all of it is computed
     draft_kv: str | None = None  # vram, ram, none
     draft_batch: int | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _one_of("strategy", self.strategy, tuple(STRATEGIES))
         _one_of("expert_fetch", self.expert_fetch, ("all", "routed"))
         _one_of("attention", self.attention, ("gpu", "cpu", "cpu+projections"))
+        _one_of("ffn", self.ffn, ("gpu", "cpu"))
         _one_of("draft_kv", self.draft_kv, ("vram", "ram", "none"))
-        for name, least in (("gamma", 0), ("batch", 1), ("ring_slots", 0), ("draft_batch", 1)):
+        for name, least in (("gamma", 0), ("batch", 1), ("ring_slots", 0), ("prefill_batch", 1), ("draft_batch", 1)):
             number = getattr(self, name)
             if number is not None and number < least:
                 raise InputError(f"{name} {number} is below {least}", where=f"--fix {name}")
@@ -80,7 +81,13 @@ def candidates(case: Case, fixed: Fixed) -> Iterator[Candidate]:
     requests = case.workload.requests
     totals = {n for n in IN_FLIGHT if n < requests} | {math.ceil(requests / n) for n in (1, 2, 3, 4)}
     gammas = (0, *GAMMAS) if case.draft is not None else (0,)
-    for strategy in STRATEGIES if fixed.strategy is None else (fixed.strategy,):
+    strategies = tuple(STRATEGIES) if fixed.strategy is None else (fixed.strategy,)
+    if fixed.batch is not None:
+        strategies = tuple(s for s in strategies if fixed.batch * BATCHES[s] < requests + BATCHES[s])
+        if not strategies:
+            what = f"a batch of {fixed.batch} is more than the {requests} requests fill"
+            raise InputError(what, where="--fix batch", hint="make it smaller, or ask for more --requests")
+    for strategy in strategies:
         batches = BATCHES[strategy]
         sizes = sorted({math.ceil(total / batches) for total in totals if total >= batches})
         for batch in sizes if fixed.batch is None else (fixed.batch,):
@@ -89,13 +96,25 @@ def candidates(case: Case, fixed: Fixed) -> Iterator[Candidate]:
                     yield make(case, strategy, gamma, batch, RING_SLOTS[0], routed, fixed)  # type: ignore[arg-type]
 
 
+def least_demanding(case: Case, fixed: Fixed) -> Iterator[Candidate]:
+    """What fits if anything does: the fewest sequences in flight, or all requests at once, so that no newcomers' prompts
+    join a pass; with the smallest ring that still overlaps, the usual one, and none."""
+    everyone = sorted(candidates(case, fixed), key=lambda c: (c.policy.gamma, c.policy.in_flight))
+    whole = [c for c in everyone if not c.policy.refill]
+    rings = (2, RING_SLOTS[0], 0) if fixed.ring_slots is None else (fixed.ring_slots,)
+    for c in dict.fromkeys((*everyone[:1], *whole[:1])):
+        for slots in rings:
+            policy = c.policy
+            yield make(case, c.strategy, policy.gamma, policy.batch, slots, policy.expert_fetch, fixed)
+
+
 def make(
     case: Case, strategy: StrategyName, gamma: int, batch: int, ring_slots: int, fetch: str, fixed: Fixed
 ) -> Candidate:
     """The candidate with these numbers; the others follow from them."""
     batches, workload = BATCHES[strategy], case.workload
     in_flight = batch * batches
-    prefill_batch = _prefill_batch(case, in_flight)
+    prefill_batch = min(fixed.prefill_batch or _prefill_batch(case, in_flight), in_flight)
     prompts = float(prompt_lengths(workload)[:prefill_batch].sum())
     refill = workload.requests > in_flight if fixed.refill is None else fixed.refill
     micro = math.ceil(batch * (gamma + 1) / CHUNK_TOKENS)
@@ -143,4 +162,4 @@ def _prefill_batch(case: Case, in_flight: int) -> int:
 
 def _one_of(name: str, value: str | None, allowed: tuple[str, ...]) -> None:
     if value is not None and value not in allowed:
-        raise InputError(f"{name} {value!r} is not known", where=f"--fix {name}", hint=f"use one of: {', '.join(allowed)}")
+        raise UnknownNameError(name, value, allowed, where=f"--fix {name}")

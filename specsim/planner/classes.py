@@ -1,9 +1,9 @@
 """Classes of layers that work alike, and the rows that bound their time.
 
-A ring of a few slots cannot even out a layer that waits for its CPU with one that does not. So layers are put into classes
-whose members run the same way (attention on the same processor with its cache in the same memory, as many parts of the
-FFN on the CPU) and differ only in what is resident; a pass takes the sum of its classes' times, and each class takes as
-long as its busiest row.
+A ring of a few slots cannot even out a layer that waits for its CPU with one that does not. So layers are put into
+classes whose members run the same way (attention on the same processor with its cache in the same memory, as many parts
+of the FFN on the CPU) and differ only in what is resident; a pass takes the sum of its classes' times, and each class
+takes as long as its busiest row.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def layer_classes(
     processors = {part.processor for part in parts}
     counts = [size if "cpu" in processors else 0]
     if len(processors) == 2:
-        counts = sorted({c for c in (*CPU_PARTS, size) if c <= size})
+        # The matrices of a dense FFN need one another's products, so they stay together; experts do not.
+        counts = sorted({c for c in (*CPU_PARTS, size) if c <= size} if kind.is_moe else {0, size})
     classes = []
     for mode in modes:
         cores = tuple(a for a in attention if (a.processor, a.projections, a.kv) == mode)
@@ -76,9 +77,7 @@ def class_rows(
     by_core = {a: load for a, load in zip(attention, loads.attention[k.kind], strict=True) if a in k.attention}
     by_part = {part: load for part, load in zip(parts, loads.parts[k.kind], strict=True) if part in k.parts}
     pools = sorted({name for load in (*by_core.values(), *by_part.values()) for name in load.pools})
-    rows = [
-        Row(0.0, {a: x.pools.get(name, 0.0) for a, x in by_core.items()}, _pool(by_part, name)) for name in pools
-    ]
+    rows = [Row(0.0, {a: x.pools.get(name, 0.0) for a, x in by_core.items()}, _pool(by_part, name)) for name in pools]
     chains = {a: load.chain for a, load in by_core.items()}
     for processor in sorted({part.processor for part in k.parts}):
         # Parts on the other processor run beside this chain.
@@ -94,10 +93,12 @@ def class_rows(
 def worthwhile(rows: Mapping[LayerClass, Sequence[Row]], shares: Mapping[str, float], most: int) -> list[LayerClass]:
     """The `most` most promising classes, by the time of a layer whose units are spread over homes by `shares`.
 
-    A good placement mixes one or two classes, so more only slow the solver down.
+    A good placement mixes one or two classes, so more only slow the solver down. Classes that ask nothing of the CPU
+    stay too: parts that it computes have to lie in RAM, which may be short.
     """
     promise = {k: _blended_seconds(k, r, shares) for k, r in rows.items()}
-    return sorted(rows, key=promise.__getitem__)[:most]
+    ranked = sorted(rows, key=promise.__getitem__)
+    return ranked[:most] + [k for k in ranked[most:] if not any(part.processor == "cpu" for part in k.parts)]
 
 
 def _blended_seconds(k: LayerClass, rows: Sequence[Row], shares: Mapping[str, float]) -> float:

@@ -16,6 +16,7 @@ from specsim.case import Case
 from specsim.cost.shapes import PassShape, decode_shape, prefill_shape
 from specsim.decision import (
     MEMORY_OF,
+    SLOTS,
     AttentionPlacement,
     Decision,
     DraftPolicy,
@@ -24,7 +25,8 @@ from specsim.decision import (
     Tail,
     homes_of,
 )
-from specsim.planner.bound import job_bound
+from specsim.memory import join_tokens
+from specsim.planner.bound import Demand, job_bound
 from specsim.planner.candidates import Candidate, Fixed
 from specsim.planner.options import (
     Loads,
@@ -40,18 +42,20 @@ from specsim.planner.options import (
 )
 from specsim.planner.placement import DraftChoice, Placed, PlacementProblem, place, undominated
 from specsim.planner.tails import tail_layers
-from specsim.schedule.lower import SLOTS, lower_transition
+from specsim.schedule.lower import lower_transition
 from specsim.simulator.job import JobResult, simulate_job
 from specsim.simulator.progress import rounds_needed
 from specsim.workload import prompt_lengths
 
 #: grid of round shapes while searching; the chosen plan is simulated on the fine one
-SEARCH_GRID = 6
+SEARCH_GRID = 1.25
 #: relative optimality gap of placements: far below what the model knows
-PLACEMENT_GAP = 1e-3
+PLACEMENT_GAP = 2e-3
 PLACEMENT_NODES = 300
+#: seconds of time that a second of load is worth saving for: enough to settle ties
+THRIFT = 0.01
 #: processors are chosen anew when only in_flight / divisor sequences are left
-TAIL_DIVISORS = (2, 4, 8, 16, 32, 64, 256)
+TAIL_DIVISORS = (2, 4, 8, 16, 64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +96,8 @@ class Evaluator:
         return tuple(a for a in choices if asked is None or (a.processor, a.projections) == asked)
 
     def parts(self, policy: Policy) -> tuple[PartPlacement, ...]:
-        return tuple(part_placements(self.case.machine, weight_homes(self.case, policy)))
+        choices = part_placements(self.case.machine, weight_homes(self.case, policy))
+        return tuple(part for part in choices if self.fixed.ffn in (None, part.processor))
 
     def weights(self, policy: Policy) -> Weights:
         """Rounds: sequences pay one each time they take part; a round serves at most those in flight."""
@@ -100,36 +105,60 @@ class Evaluator:
         needed = rounds_needed(self.case.acceptance, policy.gamma, workload.requests, workload.output_tokens - 1)
         sweeps = -(-policy.in_flight // policy.prefill_batch)
         if policy.refill:
-            return Weights(max(float(needed.max()), float(needed.sum()) / policy.in_flight), sweeps, 1.0)
+            return Weights(self.refilled_rounds(policy, needed), sweeps, 1.0)
         waves = [needed[i : i + policy.in_flight] for i in range(0, workload.requests, policy.in_flight)]
         full = sum(max(1.0, float(wave.sum()) / policy.in_flight) for wave in waves)
         return Weights(full, sweeps, float(len(waves)))
+
+    def newcomers_tokens(self, policy: Policy) -> float:
+        """Prompt tokens of all requests that are not in the first prefill and join by verify passes."""
+        return float(self.lengths[policy.in_flight :].sum()) if policy.refill else 0.0
+
+    def refilled_rounds(self, policy: Policy, needed: np.ndarray[Any, np.dtype[np.int64]]) -> float:
+        """Rounds at least: a newcomer also takes a place in the round that it joins by, and only so many prompt tokens
+        join by one round."""
+        joining = max(0, self.case.workload.requests - policy.in_flight)
+        by_tokens = self.newcomers_tokens(policy) / join_tokens(self.case.workload)
+        return max(float(needed.max()), (float(needed.sum()) + joining) / policy.in_flight, by_tokens)
 
     # step 1: the bound
 
     def bound_seconds(self, candidate: Candidate) -> float:
         """Seconds that the job takes at least, whatever the placement and the draft's home."""
-        policy = candidate.policy
+        return job_bound(self.case, candidate, self.demand(candidate.policy))
+
+    def demand(self, policy: Policy) -> Demand:
+        """What every plan with this policy has to do. A request takes part in as many rounds as its luck needs, in each
+        with its prompt cached, as far as the window reaches."""
+        workload, window = self.case.workload, self.case.target.sliding_window
+        needed = rounds_needed(self.case.acceptance, policy.gamma, workload.requests, workload.output_tokens - 1)
+        total = float(needed.sum())
+        seen = self.lengths if window is None else np.minimum(self.lengths, window)
+        context = float((seen * needed).sum()) / total if total else self.mean_prompt
+        most = [float(needed[i : i + policy.in_flight].max()) for i in range(0, workload.requests, policy.in_flight)]
+        rounds = self.refilled_rounds(policy, needed) if policy.refill else sum(most)
         first = self.lengths[: policy.prefill_batch].tolist()
-        return job_bound(self.case, candidate, self.mean_prompt, self.weights(policy).rounds, first)
+        return Demand(total / policy.in_flight, rounds, context, first, self.newcomers_tokens(policy))
 
     # step 2: the placement
 
     def problem(self, candidate: Candidate) -> PlacementProblem:
         policy, weights = candidate.policy, self.weights(candidate.policy)
+        joining = self.newcomers_tokens(policy) / max(1.0, weights.rounds)
         return PlacementProblem(
             self.case,
             candidate.strategy,
             policy,
             self.attention(policy),
             self.parts(policy),
-            self.verify_loads(candidate.strategy, policy, policy.batch),
+            self.verify_loads(candidate.strategy, policy, policy.batch, joining),
             self.prefill_loads(policy),
             tuple(self._draft_choices(policy)) if policy.gamma else (),
             SLOTS[candidate.strategy],
             weights.sweeps,
             weights.rounds,
             weights.prefills,
+            THRIFT,
         )
 
     def place(self, candidate: Candidate) -> Placed | None:
@@ -185,14 +214,16 @@ class Evaluator:
 
     # step 3: the simulated job
 
-    def simulate(self, decision: Decision, *, grid: int = SEARCH_GRID) -> JobResult:
+    def simulate(self, decision: Decision, *, grid: float = SEARCH_GRID) -> JobResult:
         return simulate_job(self.case, decision, grid=grid)
 
     # loads that candidates share
 
-    def verify_loads(self, strategy: str, policy: Policy, rows: float) -> PassLoads:
-        """Loads of a verify pass with `rows` sequences in each batch."""
+    def verify_loads(self, strategy: str, policy: Policy, rows: float, joining: float = 0.0) -> PassLoads:
+        """Loads of a verify pass with `rows` sequences in each batch, and `joining` prompt tokens in all of them."""
         shape = decode_shape(rows, policy.gamma + 1, self.context, self.case.target.sliding_window)
+        tokens = joining / policy.batches
+        shape += PassShape(0.0, tokens, tokens * (self.context + 1) / 2, 0.0, 0.0)
         batches = 1 if strategy == "interleaved" else policy.batches
         option = PassOption("verify", batches, policy.verify_micro_batches, policy.expert_fetch == "routed")
         return self._pass_loads(option, shape, policy)
@@ -207,4 +238,3 @@ class Evaluator:
         if key not in self._loads:
             self._loads[key] = pass_loads(self.case, option, shape, *args)
         return self._loads[key]
-

@@ -1,7 +1,7 @@
 """What may be done with each unit of the target and with the draft, and what each choice loads.
 
-Loads are measured on the schedule itself: one layer is lowered with the choice and without it, and the difference is the
-choice's cost. So the placement program cannot disagree with the simulator about what a task costs.
+Loads are measured on the schedule itself: one layer is lowered with the choice and without it, and the difference is
+the choice's cost. So the placement program cannot disagree with the simulator about what a task costs.
 """
 
 from __future__ import annotations
@@ -54,20 +54,21 @@ def measure(graph: Graph, machine: Machine, *, waiting_loads: bool) -> Loads:
         0.0 if task.kind in ("load", "read", "kv") and not waiting_loads else duration
         for task, duration in zip(tasks, seconds, strict=True)
     ]
-    _, ends = engine.run([t.stream for t in tasks], alone, [t.deps for t in tasks], [()] * len(tasks)) if tasks else ((), ())
-    return Loads(pools, max(ends, default=0.0))
+    if not tasks:
+        return Loads({}, 0.0)
+    _, ends = engine.run([t.stream for t in tasks], alone, [t.deps for t in tasks], [()] * len(tasks))
+    return Loads(pools, max(ends))
 
 
 def ram_holds_all(case: Case, policy: Policy) -> bool:
     """Whether RAM takes every weight page-locked beside all caches: then nothing slower is worth a look."""
     budget = case.machine.budgets()["ram"]
     weights = float(case.target.weight_bytes)
-    caches = case.target.layers * kv_layer_bytes(case, policy)
+    others = case.target.layers * kv_layer_bytes(case, policy) + embedding_bytes(case.target)
     if case.draft is not None and policy.gamma:
-        weights += case.draft.weight_bytes
         positions = kv_positions(case.workload, policy.in_flight, policy.gamma)
-        caches += case.draft.layers * kv_bytes(case.draft, positions)
-    return weights <= PINNABLE * budget and weights + caches + embedding_bytes(case.target) <= budget
+        others += case.draft.weight_bytes + case.draft.layers * kv_bytes(case.draft, positions)
+    return weights <= PINNABLE * budget and weights + others <= budget
 
 
 def attention_placements(machine: Machine, homes: Sequence[str]) -> Iterator[AttentionPlacement]:
@@ -158,7 +159,7 @@ def pass_loads(
     base = lowered(target, ())
     by_attention, by_part = {}, {}
     resident = AttentionPlacement(machine.fast, machine.main, machine.main, machine.fast)  # type: ignore[arg-type]
-    for kind in dict.fromkeys(target.layer_ffn(layer) for layer in range(target.layers)):
+    for kind in target.ffn_kinds:
         model = replace(target, ffn=kind, dense_ffn=None, dense_layers=())
         count = layer_units(target, kind).parts
         bare = lowered(model, (LayerPlacement(resident, ()),))
@@ -194,8 +195,6 @@ def draft_loads(case: Case, policy: Policy, draft: DraftPolicy, context: float) 
     )
     loads = measure(b.graph(), case.machine, waiting_loads=True)
     # Copies of one micro-batch's KV hide behind another's steps; the steps of all follow one another.
-    steps = sum(
-        timing.seconds(case.machine, task.stream, task.work) for task in b.tasks if task.kind == "draft"
-    )
+    steps = sum(timing.seconds(case.machine, task.stream, task.work) for task in b.tasks if task.kind == "draft")
     pools = {name: seconds * count for name, seconds in loads.pools.items()}
     return Loads(pools, loads.chain + (count - 1) * steps)

@@ -1,19 +1,19 @@
 """Placement by integer programming: how many layers and parts get each choice, and how the draft runs.
 
 Layers with the same kind of FFN are interchangeable, so the program counts them instead of naming them: a few dozen
-integers whatever the model's depth. It minimises (prefills x prefill time) + (rounds x round time), where a pass takes at
-least the load of every pool and at least its own chain of dependent work, under every memory's budget in every phase.
+integers whatever the model's depth. It minimises (prefills x prefill time) + (rounds x round time), where a pass takes
+at least the load of every pool and its own chain of dependent work, under every memory's budget in every phase.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
 import msgspec
+import numpy as np
 import pulp
 
 from specsim.case import Case
@@ -55,6 +55,7 @@ class PlacementProblem:
     sweeps: int
     rounds: float
     prefills: float
+    thrift: float = 0.0  # what a second of load costs beside a second of time
     most_classes: int = 8
 
 
@@ -76,11 +77,12 @@ class Shortage:
 def undominated(case: Case, policy: Policy, choices: Sequence[DraftChoice]) -> list[DraftChoice]:
     """Choices that no other beats or equals in every load and every byte (of equals, the first stays)."""
     costs = [_costs(case, policy, choice) for choice in choices]
-    names = set().union(*costs) if costs else set()
+    names = sorted(set().union(*costs), key=str)
+    table = np.array([[cost.get(name, 0.0) for name in names] for cost in costs])  # [choices, names]
     kept: list[int] = []
-    for i, cost in enumerate(costs):
-        rivals = (costs[j] for j in (*kept, *range(i + 1, len(costs))))
-        if not any(_beats(rival, cost, names) for rival in rivals):
+    for i in range(len(choices)):
+        rivals = table[[*kept, *range(i + 1, len(choices))]]
+        if not (rivals <= table[i]).all(axis=1).any():
             kept.append(i)
     return [choices[i] for i in kept]
 
@@ -94,16 +96,13 @@ def _costs(case: Case, policy: Policy, choice: DraftChoice) -> dict[Any, float]:
     return costs
 
 
-def _beats(a: Mapping[Any, float], b: Mapping[Any, float], names: set[Any]) -> bool:
-    return all(a.get(name, 0.0) <= b.get(name, 0.0) for name in names)
-
-
 def place(problem: PlacementProblem, gap: float = 0.0, nodes: int | None = None) -> Placed | None:
     """The best placement to within a relative `gap` of its time (or the best after `nodes` branchings), or None if
     none fits."""
     model = _Model(problem, elastic=False)
-    seconds = model.program.solve(gap, nodes)
-    return None if seconds is None else Placed(model.decision(), seconds)
+    if model.program.solve(gap, nodes) is None:
+        return None
+    return Placed(model.decision(), sum(weight * value(v) for weight, v in model.seconds))
 
 
 def shortage(problem: PlacementProblem) -> Shortage:
@@ -122,7 +121,7 @@ class _Model:
         self.elastic = elastic
         self.slack: dict[tuple[str, str], pulp.LpVariable] = {}
         p, target = self.program, problem.case.target
-        self.kinds = Counter(target.layer_ffn(layer) for layer in range(target.layers))
+        self.kinds = target.ffn_kinds
         self.layers: dict[LayerClass, pulp.LpVariable] = {}
         self.attention: dict[LayerClass, dict[AttentionPlacement, pulp.LpVariable]] = {}
         self.parts: dict[LayerClass, dict[PartPlacement, pulp.LpVariable]] = {}
@@ -196,10 +195,20 @@ class _Model:
         self._pools_take(sweep, problem.prefill)
         self._draft_takes(transition, [choice.transition for choice in problem.drafts], 1.0)
         p.at_most([(float(problem.sweeps), sweep), (1.0, transition), (-1.0, prefill_time)], 0.0)
-        objective: list[Term] = [(problem.rounds, round_time), (problem.prefills, prefill_time)]
-        if self.elastic:
-            objective = [(1.0, slack) for slack in self.slack.values()]
-        p.minimise(objective)
+        self.seconds: list[Term] = [(problem.rounds, round_time), (problem.prefills, prefill_time)]
+        p.minimise([(1.0, v) for v in self.slack.values()] if self.elastic else self.seconds + self._work())
+
+    def _work(self) -> list[Term]:
+        """All loads of all rounds, as far as thrift weighs them: of placements that take equally long, the one that
+        works least is the faster one when rounds get smaller."""
+        problem, terms = self.problem, []
+        weight = problem.thrift * problem.rounds
+        for k in self.layers if weight else ():
+            attention = zip(problem.attention, problem.verify.attention[k.kind], strict=True)
+            terms += [(weight * sum(x.pools.values()), self.attention[k][a]) for a, x in attention if a in k.attention]
+            parts = zip(problem.parts, problem.verify.parts[k.kind], strict=True)
+            terms += [(weight * sum(x.pools.values()), self.parts[k][part]) for part, x in parts if part in k.parts]
+        return terms
 
     def _pass_takes(self, time: pulp.LpVariable, loads: PassLoads, beside: Sequence[Loads]) -> None:
         """A pass takes at least the sum of its classes' times, and every pool's load with what runs `beside` it."""

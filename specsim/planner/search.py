@@ -1,14 +1,13 @@
-"""Best-first search over candidates: bound, then placement, then simulation, each only for what may still win.
+"""The search for the best candidate: bounds for all, placements for a few, simulated jobs for the best of those.
 
-A candidate's promise is its bound until it is placed and the program's own time afterwards. The most promising is
-refined one step at a time; the search ends when nothing left promises more than the best plan simulated, or when it
-has refined as many as it may (`PLACEMENTS`, `SIMULATIONS`; counts, not seconds, so that answers repeat). Then the
-neighbours of the best are tried until none is better.
+Seeds spread over strategies, draft lengths and batches are placed; from the best of them, with speculation and without,
+the search climbs along the grids by the time that the placement program promises. The best few are simulated, and from
+the winner it climbs once more, in finer steps and by simulated throughput. Nothing is placed whose roofline bound lies
+below what is already promised. Limits are counts, not seconds, so that answers repeat.
 """
 
 from __future__ import annotations
 
-import heapq
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,15 +15,21 @@ from typing import Final
 
 from specsim.case import Case
 from specsim.decision import Decision
-from specsim.planner.candidates import GAMMAS, RING_SLOTS, Candidate, Fixed, candidates, make
+from specsim.planner.candidates import GAMMAS, RING_SLOTS, Candidate, Fixed, candidates, least_demanding, make
 from specsim.planner.evaluate import Evaluator
+from specsim.planner.grid import Grid
 from specsim.planner.placement import Placed
 from specsim.simulator.job import JobResult
 
 PLACEMENTS: Final = 60
-SIMULATIONS: Final = 16
+SIMULATIONS: Final = 6
+#: draft lengths, and shares of the requests in flight, that the search starts from
+SEED_GAMMAS: Final = (0, 4, 10)
+SEED_SHARES: Final = (1, 8, 64)
+#: promises may be too high: a candidate is passed over when its bound is below this share of the best promise
+TRUST: Final = 0.9
 #: a candidate that promises less than this much more is not worth refining
-WORTH: Final = 1.002
+WORTH: Final = 1.005
 
 Progress = Callable[[str], None]
 
@@ -65,70 +70,91 @@ class Search:
     progress: Progress | None = None
     placements: int = PLACEMENTS
     simulations: int = SIMULATIONS
+    speculate: bool = False  # look at speculative plans only
+    survey: bool = True  # see to it that every kind of plan is heard
 
     def __post_init__(self) -> None:
         self.evaluator = Evaluator(self.case, self.fixed)
         self._found: dict[Candidate, Found] = {}
-        self._infeasible: dict[Candidate, None] = {}
+        self._bounds: dict[Candidate, float] = {}
         self._placed: dict[Candidate, Placed | None] = {}
         self._tokens = float(self.case.workload.requests * self.case.workload.output_tokens)
 
     def run(self) -> SearchResult:
         start = time.perf_counter()
-        everyone = list(candidates(self.case, self.fixed))
-        promises = self._bounds(everyone)
-        remaining = self._refine(promises)
-        for group in _groups(promises):
-            self._first_that_fits(group)
+        everyone = [c for c in candidates(self.case, self.fixed) if c.policy.gamma or not self.speculate]
+        self._say(f"bounding {len(everyone)} policies")
+        self._bounds = {c: self._tokens / self.evaluator.bound_seconds(c) for c in everyone}
+        grid = Grid.of(everyone)
+        requests = self.case.workload.requests
+        for shares in (SEED_SHARES, (requests,)):
+            if not self._promising():  # where many sequences do not fit, a single one may
+                for seed in grid.seeds(requests, SEED_GAMMAS, shares):
+                    self._promise(seed)
+        for speculative in (True, False):
+            self._climb_grid(grid, speculative)
+        for candidate in self._promising()[: self.simulations]:
+            self._simulate(candidate)
+        if self.survey or not self._found:
+            self._hear_all(everyone)
+        if not self._found:
+            self._last_resort()
         self._climb()
         found = tuple(sorted(self._found.values(), key=lambda f: -f.tokens_per_second))
         best = found[0].tokens_per_second if found else 0.0
-        bound = max([promise for promise, _ in promises], default=0.0)
+        left = max((bound for c, bound in self._bounds.items() if c not in self._placed), default=0.0)
         return SearchResult(
             found,
-            max(bound, best),
-            max(0.0, remaining / best - 1) if best else 0.0,
+            max([best, *self._bounds.values()]),
+            max(0.0, left / best - 1) if best else 0.0,
             len(everyone),
             sum(placed is not None for placed in self._placed.values()),
-            tuple(self._infeasible),
+            tuple(c for c, placed in self._placed.items() if placed is None),
             time.perf_counter() - start,
         )
 
-    def _bounds(self, everyone: list[Candidate]) -> list[tuple[float, Candidate]]:
-        """Every candidate with the throughput that it cannot exceed, most promising first."""
-        self._say(f"bounding {len(everyone)} policies")
-        promises = [(self._tokens / self.evaluator.bound_seconds(c), c) for c in everyone]
-        return sorted(promises, key=lambda pair: -pair[0])
+    def _promise(self, candidate: Candidate) -> float:
+        """Tokens per second that the candidate's placement promises; 0 where nothing fits or it is not worth a look."""
+        if candidate not in self._placed:
+            best = max((self._tokens / p.seconds for p in self._placed.values() if p is not None), default=0.0)
+            if self._bounds.get(candidate, best) < TRUST * best or len(self._placed) >= self.placements:
+                return 0.0
+        placed = self._place(candidate)
+        return 0.0 if placed is None else self._tokens / placed.seconds
 
-    def _refine(self, promises: list[tuple[float, Candidate]]) -> float:
-        """Refine the most promising until none can win; returns the most that anything left still promises."""
-        heap = [(-promise, order, c) for order, (promise, c) in enumerate(promises) if promise > 0]
-        heapq.heapify(heap)
-        placements = simulations = 0
-        while heap:
-            promise, order, candidate = heapq.heappop(heap)
-            if -promise < WORTH * self._best():
-                return -promise
-            if candidate not in self._placed:
-                if placements == self.placements:
-                    return -promise
-                placements += 1
-                placed = self._place(candidate)
-                if placed is not None:
-                    heapq.heappush(heap, (max(promise, -self._tokens / placed.seconds), order, candidate))
-            else:
-                if simulations == self.simulations:
-                    return -promise
-                simulations += 1
-                self._simulate(candidate)
-        return 0.0
+    def _climb_grid(self, grid: Grid, speculative: bool) -> None:
+        """Along the grid from the most promising candidate, with speculation or without, while promises rise."""
+        known = [c for c in self._promising() if (c.policy.gamma > 0) == speculative]
+        while known:
+            best = known[0]
+            promises = {c: self._promise(c) for c in grid.neighbours(best) if (c.policy.gamma > 0) == speculative}
+            better = max(promises, key=promises.__getitem__, default=best)
+            if promises.get(better, 0.0) <= self._promise(best):
+                return
+            known = [better]
 
-    def _first_that_fits(self, group: list[Candidate]) -> None:
-        """See to it that every group of trivial answers is represented: its most promising candidate that fits."""
-        if any(c in self._found for c in group):
-            return
-        for candidate in group[:4]:
-            if self._place(candidate) is not None:
+    def _promising(self) -> list[Candidate]:
+        """Candidates that fit, the most promising first."""
+        fits = {c: placed.seconds for c, placed in self._placed.items() if placed is not None}
+        return sorted(fits, key=fits.__getitem__)
+
+    def _hear_all(self, everyone: list[Candidate]) -> None:
+        """Simulate one plan of every kind: each strategy, with speculation and without. Of a kind that was never worth
+        placing, the one with the highest bound that fits."""
+        groups: dict[tuple[str, bool], list[Candidate]] = {}
+        for candidate in (*self._promising(), *sorted(everyone, key=lambda c: -self._bounds[c])):
+            groups.setdefault((candidate.strategy, candidate.policy.gamma > 0), []).append(candidate)
+        for group in groups.values():
+            if any(c in self._found for c in group):
+                continue
+            fitting = next((c for c in group[:4] if self._bounds[c] > 0 and self._place(c) is not None), None)
+            if fitting is not None:
+                self._simulate(fitting)
+
+    def _last_resort(self) -> None:
+        """The first of the least demanding candidates that fits; nothing fits where none of them does."""
+        for candidate in least_demanding(self.case, self.fixed):
+            if (candidate.policy.gamma or not self.speculate) and self._place(candidate) is not None:
                 self._simulate(candidate)
                 return
 
@@ -137,7 +163,7 @@ class Search:
         while self._found:
             best = max(self._found.values(), key=lambda f: f.tokens_per_second)
             for candidate in self._neighbours(best.candidate):
-                if candidate in self._found or candidate in self._infeasible:
+                if candidate in self._found:
                     continue
                 placed = self._place(candidate)
                 if placed is not None and self._tokens / placed.seconds > WORTH * self._best():
@@ -166,8 +192,6 @@ class Search:
         if candidate not in self._placed:
             self._say(f"placing {candidate.label}")
             self._placed[candidate] = self.evaluator.place(candidate)
-            if self._placed[candidate] is None:
-                self._infeasible[candidate] = None
         return self._placed[candidate]
 
     def _simulate(self, candidate: Candidate) -> None:
@@ -183,12 +207,3 @@ class Search:
     def _say(self, what: str) -> None:
         if self.progress is not None:
             self.progress(what)
-
-
-def _groups(promises: list[tuple[float, Candidate]]) -> list[list[Candidate]]:
-    """The trivial answers that every search has to hear: each strategy, with speculation and without."""
-    groups: dict[tuple[str, bool], list[Candidate]] = {}
-    for promise, candidate in promises:
-        if promise > 0:
-            groups.setdefault((candidate.strategy, candidate.policy.gamma > 0), []).append(candidate)
-    return list(groups.values())

@@ -8,7 +8,7 @@ from specsim.cost import work as cost
 from specsim.cost.shapes import PassShape, decode_shape, prefill_shape
 from specsim.decision import DraftPolicy
 from specsim.model import Model
-from specsim.schedule.graph import Builder, Ring
+from specsim.schedule.graph import Builder
 
 Deps = tuple[int, ...]
 
@@ -56,19 +56,20 @@ def lower_draft(
         cost.whole_pass(draft, step_shape(draft, policy, step, share, context, joining / count))
         for step in range(gamma)
     ]
-    kv_in = (cost.copy(draft.layers * cost.kv_bytes(draft, decode_shape(share, 1, context, draft.sliding_window).cached)),)
+    kv_in = (
+        cost.copy(draft.layers * cost.kv_bytes(draft, decode_shape(share, 1, context, draft.sliding_window).cached)),
+    )
     kv_out = (cost.copy(draft.layers * cost.kv_bytes(draft, share * gamma + joining / count)),)
-    ring = Ring(2)
     ends = []
     for micro in range(count):
         tag = f"#{micro}" if count > 1 else ""
         ready = after
         if streamed:
-            ready = (*after, b.add(f"{prefix}/draft/kv_in{tag}", "h2d.act", "kv", kv_in, ring.free() + after))
+            free = b.draft_ring.free()
+            ready = (*after, b.add(f"{prefix}/draft/kv_in{tag}", "h2d.kv", "kv", kv_in, free + after))
         for step in range(gamma):
             ready = (b.add(f"{prefix}/S{step:02d}/forward{tag}", stream, "draft", works[step], ready),)
         if streamed:
-            ring.used_by(ready)
-            b.add(f"{prefix}/draft/kv_out{tag}", "d2h", "kv", kv_out, ready)
+            b.draft_ring.used_by([b.add(f"{prefix}/draft/kv_out{tag}", "d2h", "kv", kv_out, ready)])
         ends.append(ready[0])
     return tuple(ends)

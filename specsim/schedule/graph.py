@@ -59,14 +59,17 @@ class Ring:
 
 
 class Builder:
-    """Collects tasks in submission order. The ring of weights lives on across layers, passes and rounds, so that
-    loads run ahead over every such boundary."""
+    """Collects tasks in submission order. The rings live on across layers, passes and rounds, so that loads run
+    ahead over every such boundary and no buffer is used twice: `ring` for weights, `disk_ring` in RAM for those
+    that come from disk, two buffers each for visiting KV of the target and of the draft."""
 
     def __init__(self, ring_slots: int) -> None:
         self.tasks: list[Task] = []
         self.round_ends: list[tuple[int, ...]] = []
         self.ring = Ring(ring_slots)
         self.disk_ring = Ring(ring_slots)
+        self.kv_ring = Ring(2)
+        self.draft_ring = Ring(2)
         self._copies: dict[tuple[float, bool], tuple[Work, ...]] = {}
 
     def copy(self, byte_count: float, *, pinned: bool = True) -> tuple[Work, ...]:

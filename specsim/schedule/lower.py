@@ -20,10 +20,6 @@ STRATEGIES: Final[dict[str, Callable[[RoundLowering, RoundState], None]]] = {
     "merged": merged.lower_round,
     "interleaved": interleaved.lower_round,
 }
-#: batches in flight
-BATCHES: Final = {"serial": 1, "merged": 2, "interleaved": 2}
-#: verify passes, and so slots, of a round
-SLOTS: Final = {"serial": 1, "merged": 1, "interleaved": 2}
 
 
 def lower_rounds(case: Case, decision: Decision, shape: RoundShape, rounds: int) -> Graph:
@@ -73,7 +69,8 @@ def _lower_transition(
     ready = after
     if policy.waits:
         weights = (cost.copy(draft.weight_bytes),)
-        ready = (b.add(f"{prefix}/load", "h2d" if gpu else "disk", "load" if gpu else "read", weights, after),)
+        way = ("h2d", "load") if policy.processor == "gpu" else ("disk", "read")
+        ready = (b.add(f"{prefix}/load", *way, weights, after),)
     if policy.kv == "none":
         return ready
     count = micro_batches(policy, len(lengths))

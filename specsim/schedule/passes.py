@@ -6,7 +6,7 @@ batches of the pass, and its ring slot handed on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from specsim.cost import work as cost
@@ -64,16 +64,36 @@ def lower_pass(
         units = layer_units(model, model.layer_ffn(layer))
         site = f"L{layer:02d}"
         loads = f"{prefix}/{group}/{site}/load"
-        fetched, in_ring = _fetch(b, f"{loads}_attention", place.attention, units.attention_bytes)
-        outs = {w: walker.attention(site, place.attention, fetched, ready[w]) for w, walker in walkers.items()}
-        if in_ring:
-            b.ring.used_by(task for out in outs.values() for task in out)
+        fetched, ring = _fetch(b, plan.main, f"{loads}_attention", place.attention, units.attention_bytes)
+        lanes = {w: walker.attention(site, place.attention, fetched, ready[w]) for w, walker in walkers.items()}
+        outs = _in_turns(lanes)
+        if ring:
+            ring.used_by(task for out in outs.values() for task in out)
         ready = _lower_ffn(b, plan, walkers, site, loads, place, units, outs, tokens)
-    heads = {}
+    heads: dict[str, Deps] = {}
     for batch, shape in shapes.items():
         logits = (cost.head(model, shape.head_rows),)
         heads[batch] = (b.add(f"{prefix}/{batch}/head/logits", plan.main, "head", logits, ready[batch]),)
     return heads
+
+
+def _in_turns(lanes: Mapping[str, Sequence[Iterator[int]]]) -> dict[str, Deps]:
+    """Append the first step of every lane, then the second of each, and so on; returns the last tasks by batch.
+
+    Streams are FIFO: were lanes appended one after another, the GPU's queue would hold a micro-batch's first step
+    behind the last step of the one before, which waits for the CPU.
+    """
+    ends: dict[str, list[int]] = {batch: [-1] * len(steps) for batch, steps in lanes.items()}
+    running = [(batch, micro, steps) for batch, many in lanes.items() for micro, steps in enumerate(many)]
+    while running:
+        more = []
+        for batch, micro, steps in running:
+            task = next(steps, None)
+            if task is not None:
+                ends[batch][micro] = task
+                more.append((batch, micro, steps))
+        running = more
+    return {batch: tuple(tasks) for batch, tasks in ends.items()}
 
 
 def _lower_ffn(
@@ -95,36 +115,42 @@ def _lower_ffn(
         share = cost.distinct_experts(units.ffn, tokens) / units.ffn.experts
         router = tuple(task for out in inputs.values() for task in out)
     for part, where in enumerate(place.ffn):
-        fetched, in_ring = _fetch(b, f"{loads}_ffn.{part}", where, units.part_bytes * share, router)
+        fetched, ring = _fetch(b, plan.main, f"{loads}_ffn.{part}", where, units.part_bytes * share, router)
         users = []
         for batch, walker in walkers.items():
             end = walker.feed_forward(site, part, where, units, fetched, inputs[batch])
             ends[batch][where.processor] = end
             users.append(end)
-        if in_ring:
-            b.ring.used_by(users)
+        if ring:
+            ring.used_by(users)
     return {batch: walker.join_ffn(site, ends[batch]) for batch, walker in walkers.items()}
 
 
 def _fetch(
-    b: Builder, name: str, place: AttentionPlacement | PartPlacement, byte_count: float, after: Deps = ()
-) -> tuple[Deps, bool]:
-    """Bring a unit to where it is used: the tasks to wait for, and whether it takes a ring slot.
+    b: Builder,
+    main: str,
+    name: str,
+    place: AttentionPlacement | PartPlacement,
+    byte_count: float,
+    after: Deps = (),
+) -> tuple[Deps, Ring | None]:
+    """Bring a unit to where it is used: the tasks to wait for, and the ring of which it takes a slot.
 
     Disk to VRAM goes through a staging buffer in RAM; without a GPU the ring is in RAM and the disk fills it.
     """
     processor = place.projections if isinstance(place, AttentionPlacement) else place.processor
     work = b.copy(byte_count, pinned=place.weights != "pageable")
     if place.weights in ("vram", "ram") or (processor == "cpu" and place.weights != "disk"):
-        return (), False
+        return (), None
     if place.weights != "disk":
-        return (b.add(name, "h2d", "load", work, b.ring.free() + after),), True
+        return (b.add(name, "h2d", "load", work, b.ring.free() + after),), b.ring
     if processor == "cpu":
-        return (b.add(name, "disk", "read", work, b.ring.free() + after),), True
+        ring = b.ring if main == "cpu" else b.disk_ring
+        return (b.add(name, "disk", "read", work, ring.free() + after),), ring
     read = b.add(name.replace("/load_", "/read_"), "disk", "read", work, b.disk_ring.free() + after)
     load = b.add(name, "h2d", "load", work, (*b.ring.free(), read))
     b.disk_ring.used_by((load,))
-    return (load,), True
+    return (load,), b.ring
 
 
 class _LayerWalk:
@@ -146,50 +172,49 @@ class _LayerWalk:
         self.heads_in = (cost.copy(width * model.heads),)
         self.hidden_micro = (cost.copy(cost.hidden_bytes(model, micro.tokens)),)
         self.hidden = (cost.copy(cost.hidden_bytes(model, shape.tokens)),)
-        self.kv_ring = Ring(2)
         self._ffn: dict[LayerUnits, tuple[Work, ...]] = {}
         self._ffn_out: tuple[str, int] | None = None
 
-    def attention(self, site: str, place: AttentionPlacement, fetched: Deps, ready: Deps) -> Deps:
-        """Every micro-batch of a layer's attention; returns the tasks after which the layer's FFN may start."""
+    def attention(self, site: str, place: AttentionPlacement, fetched: Deps, ready: Deps) -> list[Iterator[int]]:
+        """A lane for every micro-batch of a layer's attention: each step of it appends a task and yields it. After
+        the last ones the layer's FFN may start."""
         if place.processor == self.plan.main:
             lower = self._streamed if place.kv == "ram" and self.plan.main == "gpu" else self._local
         else:
             lower = self._cpu_core if place.projections == "gpu" else self._cpu_whole
-        return tuple(
+        return [
             lower(f"{self.prefix}/{site}", f"#{micro}" if self.plan.micro_batches > 1 else "", ready + fetched)
             for micro in range(self.plan.micro_batches)
-        )
+        ]
 
-    def _local(self, at: str, micro: str, after: Deps) -> int:
-        return self.b.add(f"{at}/attention{micro}", self.plan.main, "attention", self.attend, after)
+    def _local(self, at: str, micro: str, after: Deps) -> Iterator[int]:
+        yield self.b.add(f"{at}/attention{micro}", self.plan.main, "attention", self.attend, after)
 
-    def _streamed(self, at: str, micro: str, after: Deps) -> int:
-        """KV lives in RAM and visits VRAM; the new positions go back."""
+    def _streamed(self, at: str, micro: str, after: Deps) -> Iterator[int]:
+        """KV lives in RAM and visits VRAM; the new positions go back, and only then is the buffer free."""
         b = self.b
+        buffer = b.kv_ring.free()
         if self.shape.cached:
-            cache = b.add(f"{at}/kv_in{micro}", "h2d.act", "kv", self.kv_in, self.kv_ring.free())
-            after = (*after, cache)
-        done = b.add(f"{at}/attention{micro}", "gpu", "attention", self.attend, after)
-        self.kv_ring.used_by((done,))
-        b.add(f"{at}/kv_out{micro}", "d2h", "kv", self.kv_out, (done,))
-        return done
+            buffer = (b.add(f"{at}/kv_in{micro}", "h2d.kv", "kv", self.kv_in, buffer),)
+        done = b.add(f"{at}/attention{micro}", "gpu", "attention", self.attend, after + buffer)
+        b.kv_ring.used_by([b.add(f"{at}/kv_out{micro}", "d2h", "kv", self.kv_out, (done,))])
+        yield done
 
-    def _cpu_core(self, at: str, micro: str, after: Deps) -> int:
+    def _cpu_core(self, at: str, micro: str, after: Deps) -> Iterator[int]:
         """Projections on the GPU, softmax(QK)V on the CPU beside the cache."""
         b = self.b
-        qkv = b.add(f"{at}/qkv{micro}", "gpu", "attention", self.qkv, after)
-        down = b.add(f"{at}/qkv_out{micro}", "d2h", "transfer", self.qkv_out, (qkv,))
-        core = b.add(f"{at}/attention{micro}", "cpu", "attention", self.core, (down,))
-        up = b.add(f"{at}/heads_in{micro}", "h2d.act", "transfer", self.heads_in, (core,))
-        return b.add(f"{at}/output{micro}", "gpu", "attention", self.output, (up,))
+        yield (qkv := b.add(f"{at}/qkv{micro}", "gpu", "attention", self.qkv, after))
+        yield (down := b.add(f"{at}/qkv_out{micro}", "d2h", "transfer", self.qkv_out, (qkv,)))
+        yield (core := b.add(f"{at}/attention{micro}", "cpu", "attention", self.core, (down,)))
+        yield (up := b.add(f"{at}/heads_in{micro}", "h2d.act", "transfer", self.heads_in, (core,)))
+        yield b.add(f"{at}/output{micro}", "gpu", "attention", self.output, (up,))
 
-    def _cpu_whole(self, at: str, micro: str, after: Deps) -> int:
+    def _cpu_whole(self, at: str, micro: str, after: Deps) -> Iterator[int]:
         """Projections and core on the CPU: the hidden states travel, the attention weights do not."""
         b = self.b
-        down = b.add(f"{at}/hidden_out{micro}", "d2h", "transfer", self.hidden_micro, after)
-        whole = b.add(f"{at}/attention{micro}", "cpu", "attention", self.attend, (down,))
-        return b.add(f"{at}/hidden_in{micro}", "h2d.act", "transfer", self.hidden_micro, (whole,))
+        yield (down := b.add(f"{at}/hidden_out{micro}", "d2h", "transfer", self.hidden_micro, after))
+        yield (whole := b.add(f"{at}/attention{micro}", "cpu", "attention", self.attend, (down,)))
+        yield b.add(f"{at}/hidden_in{micro}", "h2d.act", "transfer", self.hidden_micro, (whole,))
 
     def feed_forward(
         self, site: str, part: int, where: PartPlacement, units: LayerUnits, fetched: Deps, inputs: Deps
@@ -209,7 +234,7 @@ class _LayerWalk:
     def join_ffn(self, site: str, ends: Mapping[str, int]) -> Deps:
         """The last part on each processor; what the CPU computed comes back to the GPU."""
         main = self.plan.main
-        joined = (ends[main],) if main in ends else ()
+        joined: Deps = (ends[main],) if main in ends else ()
         if main == "gpu" and "cpu" in ends:
             back = self.b.add(f"{self.prefix}/{site}/ffn_in", "h2d.act", "transfer", self.hidden, (ends["cpu"],))
             joined += (back,)

@@ -67,9 +67,11 @@ class RoundLowering:
         shapes = {batch: self.verify_shape() for batch in batches}
         after: Mapping[str, Deps] = {batch: state.proposed.get(batch, ()) for batch in batches}
         policy = self.decision.policy
+        # Newcomers bring as many tokens as a full house, so no tail is meant for them.
+        layers = self.decision.layers if self.shape.joining else self.decision.layers_at(self.shape.rows)
         plan = PassPlan(
             self.case.target,
-            self.decision.layers_at(self.shape.rows),
+            layers,
             self.case.machine.main,
             "verify",
             self.number,

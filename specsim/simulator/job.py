@@ -1,28 +1,29 @@
 """A whole job: every request from its prefill to its last token, round by round.
 
 Each round is priced by simulating the schedule at that round's shape: how many sequences are left, how long their
-contexts are, how many newcomers bring their prompts. Shapes are rounded to a grid of `grid` steps, so that a job of
-thousands of rounds simulates a few dozen; the tests compare grids.
+contexts are, how many newcomers bring their prompts. Shapes are rounded to the nearest of a geometric grid, so that a
+job of thousands of rounds simulates a few dozen; the tests compare grids.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from specsim.case import Case
-from specsim.decision import Decision
+from specsim.decision import SLOTS, Decision
 from specsim.memory import join_tokens
-from specsim.schedule.lower import SLOTS, lower_prefill, lower_rounds
+from specsim.schedule.lower import lower_prefill, lower_rounds
 from specsim.schedule.round import RoundShape
 from specsim.simulator import pricing
 from specsim.simulator.progress import gains
 from specsim.workload import prompt_lengths
 
-#: steps of the grid of round shapes
-GRID = 48
+#: ratio of neighbouring row counts on the grid of round shapes
+GRID = 1.04
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class RoundPricer:
 
     case: Case
     decision: Decision
-    grid: int = GRID
+    grid: float = GRID
     _first: dict[RoundShape, float] = field(default_factory=dict)
     _steady: dict[RoundShape, float] = field(default_factory=dict)
 
@@ -94,20 +95,23 @@ class RoundPricer:
         self._first[shape], self._steady[shape] = first, second - first
 
     def _snap(self, shape: RoundShape) -> RoundShape:
-        workload = self.case.workload
-        longest = workload.prompt_tokens_max + workload.output_tokens
-        rows = _snap(shape.rows, self.decision.policy.in_flight, self.grid)
-        context = _snap(shape.context, longest, 2 * self.grid)
-        joining = _snap(shape.joining, join_tokens(workload), max(2, self.grid // 8)) if shape.joining else 0.0
+        """Rows are anchored at a full house, contexts at the mean prompt; contexts matter less, and move less."""
+        finer = 1 + (self.grid - 1) / 2
+        rows = _snap(shape.rows, float(self.decision.policy.in_flight), self.grid)
+        for tail in self.decision.tails:  # rounding must not move a round into a tail, or out of it
+            beyond = math.nextafter(tail.rows, math.inf)
+            rows = min(rows, tail.rows) if shape.rows <= tail.rows else max(rows, beyond)
+        context = _snap(shape.context, self.case.workload.prompt_tokens_mean, finer)
+        joining = _snap(shape.joining, join_tokens(self.case.workload), self.grid**2) if shape.joining else 0.0
         return RoundShape(rows, context, joining)
 
 
-def _snap(value: float, top: float, steps: int) -> float:
-    step = max(1.0, top / steps)
-    return max(1.0, round(value / step) * step)
+def _snap(value: float, anchor: float, ratio: float) -> float:
+    """The nearest anchor * ratio^k."""
+    return anchor * ratio ** round(math.log(max(1.0, value) / anchor) / math.log(ratio))
 
 
-def simulate_job(case: Case, decision: Decision, *, grid: int = GRID) -> JobResult:
+def simulate_job(case: Case, decision: Decision, *, grid: float = GRID) -> JobResult:
     """Run every request of the case's workload. The first token of each comes from its prefill.
 
     Without `refill`, a batch is decoded until its slowest request ends before the next is prefilled. With it, freed

@@ -1,12 +1,12 @@
 """Timelines: what ran when, predicted or measured, as numbers, as a trace file and as a picture (`gantt`)."""
 
+from specsim.cost.timing import resource
 from specsim.timeline.timeline import (
     STREAMS,
     Span,
     Timeline,
     busy_seconds,
     critical_path,
-    resource,
     streams,
     utilisation,
     waiting_on,

@@ -26,6 +26,8 @@ ROWS: Final = {
     "gpu": "GPU",
     "gpu.draft": "GPU draft",
     "h2d": "PCIe in",
+    "h2d.kv": "PCIe in, KV",
+    "h2d.act": "PCIe in, rows",
     "d2h": "PCIe out",
     "cpu": "CPU",
     "cpu.draft": "CPU draft",
@@ -152,9 +154,7 @@ def _frame(axes: Axes, rows: dict[str, int], timeline: Timeline, scale: float, u
     axes.grid(axis="x", color=_GRID, linewidth=0.6)
 
 
-def _bars(
-    axes: Axes, spans: list[Span], rows: dict[str, int], makespan: float, scale: float, colour: str
-) -> None:
+def _bars(axes: Axes, spans: list[Span], rows: dict[str, int], makespan: float, scale: float, colour: str) -> None:
     """The bars of one kind, as one collection that carries the kind as its label."""
     corners = []
     for span in spans:

@@ -10,13 +10,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from specsim.cost.timing import resource
 from specsim.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 #: the order of rows and tracks; other streams follow in order of appearance
-STREAMS: Final = ("gpu", "gpu.draft", "h2d", "d2h", "cpu", "cpu.draft", "disk")
+STREAMS: Final = ("gpu", "gpu.draft", "h2d", "h2d.kv", "h2d.act", "d2h", "cpu", "cpu.draft", "disk")
 
 _RELATIVE = 1e-9  # two times nearer than this share of the makespan are the same
 
@@ -82,10 +83,14 @@ class Timeline:
             if max(span.start, start) < min(span.end, end) or start <= span.start == span.end <= end
         ]
         place = {old: new for new, old in enumerate(kept)}
-        preds = (
-            tuple(tuple(place[p] for p in self.preds[i] if p in place) for i in kept) if self.preds else ()
-        )
+        preds = tuple(tuple(place[p] for p in self.preds[i] if p in place) for i in kept) if self.preds else ()
         return Timeline(tuple(_cut(self.spans[i], start, end) for i in kept), preds)
+
+    def from_zero(self) -> Timeline:
+        """The same spans on a clock that starts with the first of them."""
+        zero = self.start
+        moved = (replace(span, start=span.start - zero, end=span.end - zero) for span in self.spans)
+        return Timeline(tuple(moved), self.preds)
 
     def to_frame(self) -> pd.DataFrame:
         """One row per span: name, stream, kind, start_s, end_s, flops, bytes."""
@@ -94,11 +99,6 @@ class Timeline:
         columns = {"start": "start_s", "end": "end_s"}
         fields = ("name", "stream", "kind", "start", "end", "flops", "bytes")
         return pd.DataFrame({columns.get(f, f): [getattr(span, f) for span in self.spans] for f in fields})
-
-
-def resource(stream: str) -> str:
-    """The resource that a stream queues on: "gpu" for the stream "gpu.draft"."""
-    return stream.partition(".")[0]
 
 
 def streams(timeline: Timeline) -> list[str]:

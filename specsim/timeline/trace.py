@@ -18,9 +18,7 @@ import msgspec
 from specsim.errors import InputError
 from specsim.timeline.timeline import Span, Timeline, streams
 
-_TRACKS = (
-    1000  # thread ids of one process; ids differ between processes too, as some viewers merge equal ones
-)
+_TRACKS = 1000  # thread ids of one process; ids differ between processes too, as some viewers merge equal ones
 
 
 def to_trace(timelines: Mapping[str, Timeline]) -> dict[str, Any]:

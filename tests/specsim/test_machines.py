@@ -24,17 +24,17 @@ def fact(machine: Machine, field: str) -> Fact:
 
 def test_a_gpu_alone_takes_its_default_host_and_says_so() -> None:
     machine = assemble(gpu="rtx4090")
-    assert machine.name == "rtx4090 in desktop-ddr5-64g"
+    assert machine.name == "rtx4090 in desktop-ddr5-128g"
     assert (machine.main, machine.fast) == ("gpu", "vram")
     assert machine.link is not None
     assert (machine.host.name, machine.link.name, machine.disk.name) == (
-        "desktop-ddr5-64g",
+        "desktop-ddr5-128g",
         "pcie4x16",  # the host offers pcie5x16, the card does not
         "nvme-gen4",
     )
-    assert (machine.vram_budget_bytes, machine.ram_budget_bytes) == (23 * GiB, 58 * GiB)
+    assert (machine.vram_budget_bytes, machine.ram_budget_bytes) == (23 * GiB, 122 * GiB)
     assert fact(machine, "machine.host") == Fact(
-        "machine.host", "desktop-ddr5-64g", "assumed", "default host of rtx4090; choose with --host"
+        "machine.host", "desktop-ddr5-128g", "assumed", "default host of rtx4090; choose with --host"
     )
     assert fact(machine, "machine.vram_budget").source == "vram less vram_reserve"
     assert fact(machine, "gpu.bf16").kind == "datasheet"

@@ -1,0 +1,193 @@
+"""The library behind the command line: the same questions from a notebook, typed values as answers.
+
+>>> import specsim
+>>> plan = specsim.plan(gpu="rtx4090", target="mixtral-8x7b", draft="mistral-7b", workload="humaneval")
+>>> plan.predicted.tokens_per_second, specsim.simulate(plan).to_frame()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from specsim import machines, profiles
+from specsim.acceptance import Acceptance
+from specsim.case import Case
+from specsim.errors import InputError, UnknownNameError
+from specsim.hardware import Machine
+from specsim.model import DTYPE_BYTES, Model, read_config
+from specsim.planfile import Plan, read_plan, write_plan
+from specsim.planner.candidates import Fixed
+from specsim.planner.explain import Explanation, explain_plan
+from specsim.planner.plan import make_plan
+from specsim.planner.predict import mid_job_shape, round_timeline
+from specsim.planner.search import Progress
+from specsim.schedule.lower import lower_prefill
+from specsim.simulator.job import JobResult, simulate_job
+from specsim.simulator.pricing import simulate as simulate_graph
+from specsim.timeline import Timeline, utilisation
+from specsim.workload import Workload, prompt_lengths
+
+__all__ = ["Simulation", "case", "explain", "plan", "read_plan", "simulate", "write_plan"]
+
+#: where nothing is known of a pair: a common figure of the literature for same-family drafts, announced as assumed
+ASSUMED_ACCEPTANCE: Final = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """One round in mid-job, the prefill, and the whole job of a plan."""
+
+    round: Timeline
+    prefill: Timeline
+    job: JobResult
+
+    def to_frame(self) -> Any:
+        """The tasks of the round as a pandas DataFrame."""
+        return self.round.to_frame()
+
+    @property
+    def utilisation(self) -> Mapping[str, float]:
+        """Share of the round that each resource is busy."""
+        return utilisation(self.round)
+
+
+def plan(
+    question: Case | None = None,
+    *,
+    fix: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Plan:
+    """The fastest lossless plan for a case, or for the `options` of `case`; `fix` settles policy fields in advance.
+
+    Raises InputError for bad input and InfeasibleError where nothing fits.
+    """
+    return make_plan(question or case(**options), fixed(fix or {}), progress=progress)
+
+
+def simulate(plan: Plan | str | Path) -> Simulation:
+    """The timelines of a plan, or of a plan file."""
+    plan = plan if isinstance(plan, Plan) else read_plan(plan)
+    question, decision = plan.case, plan.decision
+    lengths = prompt_lengths(question.workload)[: decision.policy.in_flight].tolist()
+    prefill = simulate_graph(lower_prefill(question, decision, lengths), question.machine)
+    one = round_timeline(question, decision, mid_job_shape(question, decision))
+    return Simulation(one, prefill, simulate_job(question, decision))
+
+
+def explain(plan: Plan | str | Path, progress: Progress | None = None) -> Explanation:
+    """What bounds a plan, and what would make it faster: see `Explanation`."""
+    return explain_plan(plan if isinstance(plan, Plan) else read_plan(plan), progress)
+
+
+def case(
+    *,
+    target: str | Path,
+    draft: str | Path | None = None,
+    workload: str | Workload | None = None,
+    machine: str | Machine | None = None,
+    acceptance: float | str | None = None,
+    dtype: str | None = None,
+    prompt_tokens: int | None = None,
+    output_tokens: int | None = None,
+    requests: int | None = None,
+    **parts: Any,
+) -> Case:
+    """A question from names, files or values. `parts` are those of `machines.assemble`: gpu, host, link, disk, vram,
+    ram (bytes), link_bytes_per_s, disk_bytes_per_s. `acceptance` is a rate, a pair profile's name or its file."""
+    built = machine if isinstance(machine, Machine) else machines.assemble(machine=machine, **parts)
+    big = model(target, dtype)
+    if str(draft) == "auto":
+        draft = known_draft(big)
+    small = None if draft is None or str(draft) == "none" else model(draft, dtype)
+    work = _workload(workload, prompt_tokens, output_tokens, requests)
+    if small is None:
+        if acceptance is not None:
+            raise InputError("acceptance is given without a draft", where="--acceptance", hint="name a --draft")
+        return Case(built, big, work)
+    return Case(built, big, work, small, _acceptance(acceptance, big, small, work))
+
+
+def model(name: str | Path, dtype: str | None = None) -> Model:
+    """A model by profile name, checkpoint directory or config.json."""
+    if dtype is not None and dtype not in DTYPE_BYTES:
+        raise InputError(
+            f"dtype {dtype!r} is not supported", where="--dtype", hint=f"use one of: {', '.join(DTYPE_BYTES)}"
+        )
+    found = read_config(profiles.find("model", str(name)))
+    return found if dtype is None else replace(found, dtype=dtype)
+
+
+def known_draft(target: Model) -> str:
+    """The draft whose measured acceptance for `target` is best; an acceptance is never made up to choose by."""
+    pairs = [profiles.pair(name) for name in profiles.names("pair")]
+    known = [pair for pair in pairs if pair.target == target.name]
+    if known:
+        return max(known, key=lambda pair: pair.acceptance.at(0)).draft
+    models = {name: model(name) for name in profiles.names("model")}
+    able = [n for n, m in models.items() if m.vocab == target.vocab and 4 * m.parameters <= target.parameters]
+    hint = f"name one with --draft; same vocabulary: {', '.join(able) if able else 'none of the profiles'}"
+    raise InputError(f"no pair profile says which draft suits {target.name!r}", where="--draft auto", hint=hint)
+
+
+def fixed(fix: Mapping[str, Any]) -> Fixed:
+    """Policy fields that are settled in advance, from plain values."""
+    names = list(Fixed.__slots__)
+    for name in fix:
+        if name not in names:
+            raise InputError(f"{name!r} cannot be fixed", where="--fix", hint=f"use one of: {', '.join(names)}")
+    return Fixed(**fix)
+
+
+def _workload(
+    name: str | Workload | None, prompt_tokens: int | None, output_tokens: int | None, requests: int | None
+) -> Workload:
+    if isinstance(name, Workload):
+        base: Workload | None = name
+    else:
+        base = None if name is None else profiles.workload(name)
+    if base is None:
+        given = {"--prompt-tokens": prompt_tokens, "--output-tokens": output_tokens, "--requests": requests}
+        missing = [flag for flag, value in given.items() if value is None]
+        if missing:
+            hint = "give --workload NAME, or all of --prompt-tokens, --output-tokens, --requests"
+            raise InputError(f"the workload lacks {', '.join(missing)}", where="workload", hint=hint)
+        assert prompt_tokens is not None
+        assert output_tokens is not None
+        assert requests is not None
+        return Workload("given", "given", prompt_tokens, prompt_tokens, prompt_tokens, output_tokens, requests)
+    if prompt_tokens is not None:
+        base = replace(
+            base, prompt_tokens_mean=prompt_tokens, prompt_tokens_max=prompt_tokens, prompt_tokens_min=prompt_tokens
+        )
+    base = base if output_tokens is None else replace(base, output_tokens=output_tokens)
+    return base if requests is None else replace(base, requests=requests)
+
+
+def _acceptance(given: float | str | None, target: Model, draft: Model, work: Workload) -> Acceptance:
+    """The rate or profile that was given, else the pair's profile for this text or any, else an assumption."""
+    if given is not None:
+        try:
+            rate = float(given)
+        except ValueError:
+            return _given_pair(str(given))
+        if not 0 <= rate <= 1:
+            raise InputError(f"acceptance is {given}", where="--acceptance", hint="give 0 to 1, or a pair profile")
+        return Acceptance.constant(rate, "given", "on the command line")
+    pairs = [profiles.pair(name) for name in profiles.names("pair")]
+    known = [pair for pair in pairs if (pair.target, pair.draft) == (target.name, draft.name)]
+    for pair in sorted(known, key=lambda pair: pair.text != work.name):
+        return pair.acceptance
+    why = f"no profile of {draft.name} drafting for {target.name}; give --acceptance, or measure it"
+    return Acceptance.constant(ASSUMED_ACCEPTANCE, "assumed", why)
+
+
+def _given_pair(name: str) -> Acceptance:
+    try:
+        return profiles.pair(name).acceptance
+    except UnknownNameError as error:
+        hint = f"give 0 to 1, or a pair profile (known: {', '.join(error.known) or 'none'})"
+        raise InputError(f"{name!r} is neither a rate nor a pair", where="--acceptance", hint=hint) from None

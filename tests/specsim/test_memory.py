@@ -1,0 +1,237 @@
+"""Peaks of every memory, item by item, worked out by hand for the tiny model.
+
+`stories.model`: attention 160 bytes, FFN 192 (one part), head 88, embedding 80; hidden states 8 bytes and K and V of a
+layer 12 bytes per token. `stories.workload`: prompts of 4 tokens, 5 tokens of output.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from specsim import memory
+from specsim.case import Case
+from specsim.decision import Decision, Policy
+from specsim.memory import JOIN_TOKENS, LOGITS_ROWS, PHASES
+from specsim.model import FeedForward
+from tests.specsim import stories
+
+DRAFT = stories.model(name="draft", layers=1)  # 260 parameters, 520 bytes
+
+
+def plan(strategy: str = "serial", attention: str = "gpu", weights: str = "vram", **policy: Any) -> Decision:
+    return stories.decision(strategy, stories.layers(stories.model(), attention, weights), **policy)
+
+
+def items(case: Case, decision: Decision, phase: str, where: str) -> dict[str, float]:
+    return memory.peak_items(case, decision)[phase][where]
+
+
+def spaces(tokens: float, head_rows: float, *, hidden: float = 1, micro: int = 1) -> dict[str, float]:
+    """Workspaces of the tiny model: heads 2 * 2 + 2 * 1 of 3, FFN 2 h + 3 f = 32 elements, 10 logits of 4 bytes."""
+    parts = {
+        "hidden states": 3 * 8 * tokens * hidden,
+        "attention workspace": tokens / micro * 6 * 3 * 2,
+        "ffn workspace": tokens * 32 * 2,
+        "logits": head_rows * 40,
+    }
+    return parts | {"allocator rounding": 0.03 * sum(parts.values())}
+
+
+# what the caches hold
+
+
+def test_caches_hold_prompts_outputs_and_candidates() -> None:
+    assert memory.kv_positions(stories.workload(), sequences=3, gamma=2) == 3 * (4 + 5 + 2)
+
+
+def test_caches_are_sized_for_the_longest_requests() -> None:
+    work = stories.workload(10, 5, requests=4, longest=40)
+    lengths = sorted(memory.prompt_lengths(work).tolist(), reverse=True)
+    assert lengths[0] > 10
+    assert [memory.kv_positions(work, n, 1) for n in (1, 2, 4)] == [sum(lengths[:n]) + n * 6 for n in (1, 2, 4)]
+    assert memory.kv_positions(work, 1, 1) > 10 + 6
+
+
+def test_there_are_no_more_sequences_than_requests() -> None:
+    work = stories.workload(requests=3)
+    assert memory.kv_positions(work, 100, 0) == memory.kv_positions(work, 3, 0)
+
+
+# everything resident
+
+
+def test_plain_decoding_with_everything_in_vram() -> None:
+    case, decision = stories.case(), plan(batch=2)
+    held = {"head": 88.0, "ring": 2 * 192.0, "weights": 2 * (160 + 192.0), "kv": 2 * 12 * 2 * (4 + 5.0)}
+    assert items(case, decision, "prefill", "vram") == held | spaces(8, 2)
+    assert items(case, decision, "transition", "vram") == held
+    assert items(case, decision, "decode", "vram") == held | spaces(2, 2)
+    for phase in PHASES:
+        assert items(case, decision, phase, "ram") == {"embedding": 80}
+        assert items(case, decision, phase, "disk") == {}
+
+
+def test_without_a_gpu_ram_is_the_fast_memory() -> None:
+    case = stories.case(stories.machine(bare=True))
+    decision = plan(attention="bare", weights="ram", ring_slots=0)
+    held = {"head": 88.0, "ring": 0.0, "embedding": 80.0, "weights": 704.0, "kv": 2 * 12 * 9.0}
+    assert items(case, decision, "decode", "ram") == held | spaces(1, 1)
+    assert set(memory.peak_items(case, decision)["decode"]) == {"ram", "disk"}
+
+
+def test_a_tied_embedding_in_ram_is_the_head() -> None:
+    target = stories.model(tied=True)
+    bare, full = stories.case(stories.machine(bare=True), target), stories.case(target=target)
+    assert "embedding" not in items(bare, plan(attention="bare", weights="ram"), "decode", "ram")
+    assert items(full, plan(), "decode", "ram")["embedding"] == 80
+
+
+def test_homes_of_weights() -> None:
+    case = stories.case()
+    pinned = memory.placed_items(case, plan().policy, stories.layers(case.target, weights="pinned", ffn="pageable"))
+    assert pinned["decode"]["ram"] == {"weights, pinned": 2 * 160, "weights": 2 * 192}
+    disk = memory.placed_items(case, plan(ring_slots=3).policy, stories.layers(case.target, weights="disk"))
+    assert disk["prefill"]["disk"] == {"weights": 2 * 352}
+    assert disk["prefill"]["ram"] == {"disk staging": 3 * 192}
+    bare = stories.case(stories.machine(bare=True))
+    assert memory.placed_items(bare, plan().policy, stories.layers(case.target, "bare", "disk"))["decode"]["ram"] == {
+        "kv": 2 * 12 * 9
+    }
+
+
+# streamed caches
+
+
+def test_visiting_caches_have_two_buffers() -> None:
+    case = stories.case(work=stories.workload(requests=8))
+    micro = {"verify_micro_batches": 2, "prefill_micro_batches": 2}
+    decision = stories.decision("serial", stories.layers(case.target, kv="ram"), batch=4, **micro)
+    # a micro-batch: half of the batch's 4 * 9 positions and, as sequences are dealt whole, one sequence more
+    assert items(case, decision, "decode", "vram")["kv staging"] == 2 * 12 * (4 * 9 / 2 + 9)
+    assert items(case, decision, "prefill", "vram")["kv staging"] == 2 * 12 * (4 * 9 / 2 + 9)
+    assert "kv staging" not in items(case, decision, "transition", "vram")
+    assert items(case, decision, "decode", "ram")["kv"] == 2 * 12 * 4 * 9
+    assert "kv" not in items(case, decision, "decode", "vram")
+
+
+# batches and newcomers
+
+
+def test_batches_of_one_pass_share_all_workspaces_but_the_hidden_states() -> None:
+    case = stories.case(work=stories.workload(requests=8))
+    merged = items(case, plan("merged", batch=2), "decode", "vram")
+    assert {name: merged[name] for name in spaces(2, 2)} == spaces(2, 2, hidden=2)
+    assert merged["kv"] == 2 * 12 * 4 * 9
+
+
+def test_newcomers_bring_their_prompts() -> None:
+    tokens = 2 + JOIN_TOKENS
+    decoding = items(stories.case(), plan(batch=2, refill=True), "decode", "vram")
+    assert {name: decoding[name] for name in spaces(1, 1)} == spaces(tokens, LOGITS_ROWS)
+    assert memory.join_tokens(stories.workload(5000)) == 5000
+
+
+def test_workspaces_stop_growing_at_a_chunk() -> None:
+    small, large = (memory.workspaces(stories.model(), tokens, 1, tokens) for tokens in (8192, 81920))
+    assert (large["ffn workspace"], large["logits"]) == (small["ffn workspace"], small["logits"])
+    assert large["hidden states"] == 10 * small["hidden states"]
+
+
+def test_the_fullest_expert_part_gets_twice_its_share() -> None:
+    sizes = stories.moe()  # 4 parts, 2 of 4 experts per token, 2 h + 3 f = 5 * 8192
+    assert memory.workspaces(sizes, 100, 1, 1)["ffn workspace"] == 100 * 2 / 4 * 2 * 5 * 8192 * 2
+    one = stories.model(ffn=FeedForward(8, experts=4, top_k=2))  # a single part gets everything, not twice that
+    assert memory.workspaces(one, 100, 1, 1)["ffn workspace"] == 100 * 2 * (2 * 4 + 3 * 8) * 2
+
+
+# the draft
+
+
+def draft_plan(**changes: Any) -> Policy:
+    numbers = {"batch": 2, "gamma": 2, "draft": stories.on_gpu("vram", 2)}
+    return plan("merged", **numbers | changes).policy
+
+
+def drafting(policy: Policy, *, bare: bool = False) -> memory.Peaks:
+    machine = stories.machine(bare=bare)
+    case = stories.case(machine, work=stories.workload(requests=8), draft=DRAFT)
+    assert policy.draft is not None
+    return memory.draft_items(case, policy, policy.draft)
+
+
+def test_a_draft_that_keeps_its_cache_in_vram() -> None:
+    peaks = drafting(draft_plan())
+    weights, cache = {"draft weights": 520.0}, {"draft kv": 12 * 4 * (4 + 5 + 2.0)}
+    assert peaks["prefill"]["vram"] == weights
+    assert peaks["decode"]["vram"] == weights | cache | {"draft workspace": sum(spaces(2, 2).values())}
+    assert peaks["transition"]["vram"] == weights | cache | {"draft workspace": sum(spaces(22, 2).values())}
+    assert peaks["decode"]["ram"] == {}
+
+
+def test_a_draft_that_waits_lies_in_ram_meanwhile() -> None:
+    peaks = drafting(draft_plan(draft=stories.on_gpu("vram", 2, waits=True)))
+    assert peaks["prefill"]["vram"] == {}
+    assert peaks["transition"]["vram"]["draft weights"] == 520
+    assert [peaks[phase]["ram"] for phase in PHASES] == [{"draft weights (to load)": 520}] * 3
+
+
+@pytest.mark.parametrize(("micro", "batches", "buffers"), [(2, 1, 1), (2, 2, 2), (1, 1, 2)])
+def test_a_streamed_draft_cache_visits_in_two_buffers_unless_there_is_but_one_micro_batch(
+    micro: int, batches: int, buffers: int
+) -> None:
+    peaks = drafting(draft_plan(draft=stories.on_gpu("ram", micro), batches=batches))
+    positions = 22 if micro == 2 else 22 / 2 + 11
+    assert peaks["decode"]["vram"]["draft kv (working set)"] == buffers * 12 * positions
+    assert peaks["decode"]["ram"]["draft kv"] == 12 * 2 * batches * 11
+
+
+def test_a_draft_without_a_cache_makes_it_anew() -> None:
+    peaks = drafting(draft_plan(draft=stories.on_gpu("none", 2)))
+    assert peaks["decode"]["vram"]["draft kv (working set)"] == 12 * 22
+    assert peaks["decode"]["vram"]["draft workspace"] == pytest.approx(sum(spaces(22, 2).values()))
+    assert peaks["decode"]["ram"] == {}
+
+
+def test_newcomers_bring_their_prompts_to_the_draft_too() -> None:
+    peaks = drafting(draft_plan(refill=True))
+    assert peaks["decode"]["vram"]["draft workspace"] == pytest.approx(sum(spaces(2 + JOIN_TOKENS, 2).values()))
+
+
+def test_a_draft_on_the_cpu_takes_no_vram() -> None:
+    peaks = drafting(draft_plan(draft=stories.on_cpu("ram", 2)))
+    assert all(peaks[phase]["vram"] == {} for phase in PHASES)
+    assert peaks["decode"]["ram"]["draft weights"] == 520
+    assert drafting(draft_plan(draft=stories.on_cpu("ram", 2)), bare=True)["decode"]["ram"] == peaks["decode"]["ram"]
+
+
+# sums
+
+
+def test_peaks_are_fixed_and_placed_and_draft_items_together() -> None:
+    case = stories.case(work=stories.workload(requests=8), draft=DRAFT)
+    decision = plan("merged", "cpu", "pinned", batch=2, gamma=2, draft=stories.on_gpu("ram", 1))
+    draft = decision.policy.draft
+    assert draft is not None
+    parts = [
+        memory.fixed_items(case, decision.policy),
+        memory.placed_items(case, decision.policy, decision.layers),
+        memory.draft_items(case, decision.policy, draft),
+    ]
+    peaks = memory.totals(memory.peak_items(case, decision))
+    assert list(peaks) == list(PHASES)
+    for phase in PHASES:
+        assert list(peaks[phase]) == ["vram", "ram", "disk"]
+        for where, total in peaks[phase].items():
+            assert total == pytest.approx(sum(memory.totals(part)[phase][where] for part in parts), rel=1e-15)
+
+
+def test_shortfall_names_the_worst() -> None:
+    peaks: memory.Peaks = {
+        "prefill": {"vram": {"a": 30.0, "b": 5.0}, "ram": {"c": 10.0}},
+        "decode": {"vram": {"a": 20.0}, "ram": {"c": 50.0}},
+    }
+    assert memory.shortfall({"vram": 35, "ram": 50}, peaks) is None
+    assert memory.shortfall({"vram": 34, "ram": 50}, peaks) == ("prefill", "vram", 1)
+    assert memory.shortfall({"vram": 15, "ram": 20}, peaks) == ("decode", "ram", 30)

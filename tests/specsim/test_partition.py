@@ -1,0 +1,68 @@
+"""How models are cut into units."""
+
+from __future__ import annotations
+
+import pytest
+
+from specsim.model import FeedForward, read_config
+from specsim.partition import PART_BYTES, embedding_bytes, head_bytes, largest_unit_bytes, layer_units
+from specsim.profiles import find, names
+from tests.specsim import stories
+
+
+def test_a_small_dense_layer_is_two_units() -> None:
+    model = stories.model()
+    units = layer_units(model, model.ffn)
+    assert (units.attention_bytes, units.parts, units.part_bytes) == (160, 1, 192)
+
+
+def test_a_large_dense_ffn_is_cut_in_three() -> None:
+    model = stories.wide()
+    units = layer_units(model, model.ffn)
+    assert (units.parts, units.part_bytes) == (3, 16384 * 16384 * 2)
+
+
+def test_an_ffn_of_just_one_part() -> None:
+    model = stories.wide(ffn=FeedForward(16384 // 3))  # 3 * 16384 * 5461 * 2 bytes, a little below 512 MiB
+    assert layer_units(model, model.ffn).parts == 1
+
+
+def test_large_experts_are_a_part_each_and_the_router_travels_with_the_attention() -> None:
+    model = stories.moe()
+    units = layer_units(model, model.ffn)
+    assert (units.parts, units.part_bytes) == (4, 3 * 8192 * 8192 * 2)
+    assert units.attention_bytes == (model.attention_parameters + 8192 * 4) * 2
+
+
+def test_small_experts_move_in_groups() -> None:
+    ffn = FeedForward(1024, experts=128, top_k=8)  # 48 MiB each at hidden 8192, so ten to a part
+    units = layer_units(stories.moe(ffn=ffn), ffn)
+    assert (units.parts, units.part_bytes) == (13, 10 * 48 * 2**20)
+
+
+def test_an_expert_larger_than_a_part_stays_whole() -> None:
+    ffn = FeedForward(16384, experts=4, top_k=2)
+    assert layer_units(stories.moe(ffn=ffn), ffn).part_bytes == 768 * 2**20 > PART_BYTES
+
+
+def test_the_outer_units() -> None:
+    model = stories.model()
+    assert (head_bytes(model), embedding_bytes(model)) == ((10 * 4 + 4) * 2, 10 * 4 * 2)
+
+
+def test_a_ring_slot_holds_the_largest_unit_of_any_layer() -> None:
+    ffn, dense = FeedForward(2, experts=2, top_k=1), FeedForward(100)
+    model = stories.model(family="qwen3_moe", ffn=ffn, dense_ffn=dense, dense_layers=(1,))
+    assert largest_unit_bytes(model) == 3 * 4 * 100 * 2
+    assert largest_unit_bytes(stories.model(ffn=FeedForward(2))) == 160  # the attention's
+
+
+@pytest.mark.parametrize("name", names("model"))
+def test_units_cover_every_parameter_and_waste_little(name: str) -> None:
+    model = read_config(find("model", name))
+    kinds = [model.layer_ffn(layer) for layer in range(model.layers)]
+    units = [layer_units(model, kind) for kind in kinds]
+    total = sum(u.attention_bytes + u.parts * u.part_bytes for u in units) + head_bytes(model) + embedding_bytes(model)
+    if model.tied:
+        total -= embedding_bytes(model)
+    assert model.weight_bytes <= total <= 1.02 * model.weight_bytes
