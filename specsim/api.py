@@ -14,11 +14,12 @@ from typing import Any, Final
 
 from specsim import machines, profiles
 from specsim.acceptance import Acceptance
+from specsim.answer import Plan
 from specsim.case import Case
 from specsim.errors import InputError, UnknownNameError
 from specsim.hardware import Machine
 from specsim.model import DTYPE_BYTES, Model, read_config
-from specsim.planfile import Plan, read_plan, write_plan
+from specsim.planfile import read_plan, write_plan
 from specsim.planner.candidates import Fixed
 from specsim.planner.explain import Explanation, explain_plan
 from specsim.planner.plan import make_plan

@@ -20,7 +20,7 @@ LAYERS = (
     {"errors", "units"},
     {"hardware", "model", "workload", "acceptance"},
     {"facts", "schema", "check", "yamlfile", "profiles", "machinefile", "machines"},
-    {"case", "decision", "partition", "planfile"},
+    {"case", "decision", "partition", "answer", "placementfile", "planfile"},
     {"cost", "memory"},
     {"schedule", "strategies"},
     {"simulator", "timeline"},

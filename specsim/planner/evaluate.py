@@ -28,6 +28,7 @@ from specsim.decision import (
 from specsim.memory import join_tokens
 from specsim.planner.bound import Demand, job_bound
 from specsim.planner.candidates import Candidate, Fixed
+from specsim.planner.drafts import undominated
 from specsim.planner.options import (
     Loads,
     PassLoads,
@@ -40,7 +41,8 @@ from specsim.planner.options import (
     pass_loads,
     weight_homes,
 )
-from specsim.planner.placement import DraftChoice, Placed, PlacementProblem, place, undominated
+from specsim.planner.placement import place
+from specsim.planner.problem import DraftChoice, Placed, PlacementProblem
 from specsim.planner.tails import tail_layers
 from specsim.schedule.lower import lower_transition
 from specsim.simulator.job import JobResult, simulate_job

@@ -11,8 +11,8 @@ from typing import Any, Final
 import msgspec
 
 from specsim.acceptance import Acceptance
+from specsim.answer import Plan
 from specsim.case import Case
-from specsim.planfile import Plan
 from specsim.planner.candidates import Candidate, Fixed
 from specsim.planner.infeasible import explain_infeasible
 from specsim.planner.plan import UPGRADES

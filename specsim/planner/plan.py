@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from specsim import __version__
+from specsim.answer import Plan, Provenance, RunnerUp, SearchInfo, Upgrade
 from specsim.case import Case
 from specsim.errors import InputError
-from specsim.planfile import Plan, Provenance, RunnerUp, SearchInfo, Upgrade
 from specsim.planner.candidates import Fixed
 from specsim.planner.evaluate import Evaluator
 from specsim.planner.infeasible import explain_infeasible

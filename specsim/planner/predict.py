@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from specsim.acceptance import Acceptance, expected_tokens
+from specsim.answer import Predicted
 from specsim.case import Case
 from specsim.decision import SLOTS, Decision
 from specsim.memory import peak_items, totals
-from specsim.planfile import Predicted
 from specsim.schedule.lower import lower_rounds
 from specsim.schedule.round import RoundShape
 from specsim.simulator.job import GRID, JobResult, RoundPricer, simulate_job

@@ -18,7 +18,7 @@ from specsim.decision import Decision
 from specsim.planner.candidates import GAMMAS, RING_SLOTS, Candidate, Fixed, candidates, least_demanding, make
 from specsim.planner.evaluate import Evaluator
 from specsim.planner.grid import Grid
-from specsim.planner.placement import Placed
+from specsim.planner.problem import Placed
 from specsim.simulator.job import JobResult
 
 PLACEMENTS: Final = 60
@@ -28,8 +28,8 @@ SEED_GAMMAS: Final = (0, 4, 10)
 SEED_SHARES: Final = (1, 8, 64)
 #: promises may be too high: a candidate is passed over when its bound is below this share of the best promise
 TRUST: Final = 0.9
-#: a candidate that promises less than this much more is not worth refining
-WORTH: Final = 1.005
+#: a neighbour is simulated if it promises to take at most this share of the best plan's promise
+ALIKE: Final = 1.01
 
 Progress = Callable[[str], None]
 
@@ -162,11 +162,14 @@ class Search:
         """From the best plan to its best neighbour, until no neighbour is better."""
         while self._found:
             best = max(self._found.values(), key=lambda f: f.tokens_per_second)
+            own = self._placed[best.candidate]
+            assert own is not None
             for candidate in self._neighbours(best.candidate):
                 if candidate in self._found:
                     continue
                 placed = self._place(candidate)
-                if placed is not None and self._tokens / placed.seconds > WORTH * self._best():
+                # Promises of neighbours are wrong by about as much, so they can be compared.
+                if placed is not None and placed.seconds < ALIKE * own.seconds:
                     self._simulate(candidate)
             if self._best() <= best.tokens_per_second:
                 return

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
+from specsim.answer import Plan
 from specsim.decision import Decision
 from specsim.memory import PHASES, peak_items
-from specsim.planfile import Plan
 from specsim.planner.explain import Explanation
 from specsim.units import show
 
