@@ -29,8 +29,10 @@ demo: $(STAMP) ## plan Mixtral 8x7B on an RTX 4090 and draw the plan's timeline
 	$(PY) -m specsim simulate out/plan.yaml --plot out/timeline.png --trace out/trace.json
 	@echo "The plan is out/plan.yaml, its timeline out/timeline.png; open out/trace.json in https://ui.perfetto.dev"
 
-bench: $(STAMP) ## measure the simulator's engine beside SimPy
+bench: $(STAMP) ## measure the engine beside SimPy, the commands, and the simulation of a job
 	$(PY) -m benchmarks.engine
+	$(PY) -m benchmarks.commands
+	$(PY) -m benchmarks.job
 
 clean: ## remove everything that make made, .venv too
 	rm -rf $(VENV) out dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis

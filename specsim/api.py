@@ -16,8 +16,9 @@ from specsim import machines, profiles
 from specsim.acceptance import Acceptance
 from specsim.answer import Plan
 from specsim.case import Case
-from specsim.errors import InputError, UnknownNameError
+from specsim.errors import InfeasibleError, InputError, UnknownNameError
 from specsim.hardware import Machine
+from specsim.memory import peak_items, shortfall
 from specsim.model import DTYPE_BYTES, Model, read_config
 from specsim.planfile import read_plan, write_plan
 from specsim.planner.candidates import Fixed
@@ -29,6 +30,7 @@ from specsim.schedule.lower import lower_prefill
 from specsim.simulator.job import JobResult, simulate_job
 from specsim.simulator.pricing import simulate as simulate_graph
 from specsim.timeline import Timeline, utilisation
+from specsim.units import show
 from specsim.workload import Workload, prompt_lengths
 
 __all__ = ["Simulation", "case", "explain", "plan", "read_plan", "simulate", "write_plan"]
@@ -70,9 +72,15 @@ def plan(
 
 
 def simulate(plan: Plan | str | Path) -> Simulation:
-    """The timelines of a plan, or of a plan file."""
+    """The timelines of a plan, or of a plan file. Raises InfeasibleError for one that exceeds a memory's budget, as a
+    plan edited by hand may."""
     plan = plan if isinstance(plan, Plan) else read_plan(plan)
     question, decision = plan.case, plan.decision
+    short = shortfall(question.machine.budgets(), peak_items(question, decision))
+    if short is not None:
+        phase, memory, missing = short
+        what = f"the plan exceeds what it may use of {memory} by {show(missing, 'bytes')} in {phase}"
+        raise InfeasibleError(f"{what}; plan again, or give it more")
     lengths = prompt_lengths(question.workload)[: decision.policy.in_flight].tolist()
     prefill = simulate_graph(lower_prefill(question, decision, lengths), question.machine)
     one = round_timeline(question, decision, mid_job_shape(question, decision))

@@ -59,7 +59,7 @@ class _TailFile(Wire, frozen=True):
 
 class _Placement(Wire, frozen=True):
     layers: list[Layers]
-    tails: tuple[_TailFile, ...] = ()
+    tails: list[_TailFile] = msgspec.field(default_factory=list)
 
 
 class _PlanFile(Wire, frozen=True):
@@ -99,7 +99,7 @@ def to_dict(plan: Plan) -> dict[str, Any]:
         policy=decision.policy,
         placement=_Placement(
             layers=group(decision.layers),
-            tails=tuple(_TailFile(rows=tail.rows, layers=group(tail.layers)) for tail in decision.tails),
+            tails=[_TailFile(rows=tail.rows, layers=group(tail.layers)) for tail in decision.tails],
         ),
         predicted=plan.predicted,
         search=plan.search,

@@ -56,8 +56,18 @@ def _machine(name: str) -> Row:
 def _model(name: str) -> Row:
     model = read_config(profiles.find("model", name))
     experts = f"{model.ffn.top_k} of {model.ffn.experts}" if model.ffn.is_moe else None
-    gigabytes = model.weight_bytes / 1e9
-    return name, model.family, model.parameters / 1e9, gigabytes, model.layers, model.hidden, experts, model.vocab
+    parameters, active = model.parameters / 1e9, model.active_parameters / 1e9
+    return (
+        name,
+        model.family,
+        parameters,
+        active,
+        model.weight_bytes / 1e9,
+        model.layers,
+        model.hidden,
+        experts,
+        model.vocab,
+    )
 
 
 def _workload(name: str) -> Row:
@@ -81,7 +91,10 @@ TABLES: Final[dict[str, tuple[tuple[str, ...], Callable[[str], Row]]]] = {
     "links": (("name", "title", "raw GB/s", "pinned GB/s", "pageable GB/s"), _link),
     "disks": (("name", "title", "GB/s", "TB"), _disk),
     "machines": (("name", "gpu", "host", "link", "disk"), _machine),
-    "models": (("name", "family", "parameters 1e9", "weights GB", "layers", "hidden", "experts", "vocabulary"), _model),
+    "models": (
+        ("name", "family", "parameters 1e9", "active 1e9", "weights GB", "layers", "hidden", "experts", "vocabulary"),
+        _model,
+    ),
     "workloads": (("name", "title", "prompt mean", "prompt max", "output", "requests"), _workload),
     "pairs": (("name", "target", "draft", "text", "first acceptance", "source"), _pair),
     "strategies": (("name", "module"), _strategy),

@@ -11,23 +11,20 @@ Choice = TypeVar("Choice", bound=Hashable)
 def spread(counts: Mapping[Choice, int], groups: int, size: int) -> list[tuple[Choice, ...]]:
     """Deal `counts` of each choice into `groups` groups of `size`: each gets its share of every choice, rounded down or
     up. Within a group choices stand in the order of `counts`. The counts must add up to groups * size."""
-    choices, wanted = list(counts), list(counts.values())
     if not groups:
         return []
-    whole = [n // groups for n in wanted]
-    left = [n % groups for n in wanted]  # groups that get one more
+    whole = {choice: n // groups for choice, n in counts.items()}
+    extra = {choice: n % groups for choice, n in counts.items()}  # groups that get one more
+    left = dict(extra)
     dealt = []
-    for group in range(groups):
-        # Who has to be in every group from here on comes first, then who lags furthest behind its share so far.
-        ranks = [
-            (n < groups - group, n == 0, n - total % groups * (groups - group - 1) / groups)
-            for n, total in zip(left, wanted, strict=True)
-        ]
-        order = sorted(range(len(choices)), key=lambda i: (ranks[i][0], ranks[i][1], -ranks[i][2]))
-        more = set(order[: size - sum(whole)])
-        hand: list[Choice] = []
-        for i, choice in enumerate(choices):
-            left[i] -= i in more
-            hand += [choice] * (whole[i] + (i in more))
-        dealt.append(tuple(hand))
+    for ahead in range(groups - 1, -1, -1):  # groups after this one
+
+        def rank(choice: Choice, ahead: int = ahead) -> tuple[bool, bool, float]:
+            """Who has to be in every group from here on comes first, then who lags furthest behind its share."""
+            return left[choice] <= ahead, left[choice] == 0, extra[choice] * ahead / groups - left[choice]
+
+        more = sorted(counts, key=rank)[: size - sum(whole.values())]
+        for choice in more:
+            left[choice] -= 1
+        dealt.append(tuple(c for c in counts for _ in range(whole[c] + (c in more))))
     return dealt

@@ -147,8 +147,8 @@ def _computing(units: list[_Unit], head: float) -> float:
     """Every operation on the main processor or on the other one; the head on the main one."""
     works = [(unit.number, *work) for unit in units for work in unit.works]
     return max(
-        w * head + sum(number * _least(w, main, other) for number, main, other in works)
-        for w in _weights((main, other) for _, main, other in works)
+        w * head + sum(number * _least(w, v, main, other) for number, main, other in works)
+        for w, v in _weights((main, other) for _, main, other in works)
     )
 
 
@@ -158,9 +158,9 @@ def _moving(case: Case, units: list[_Unit], room: float) -> float:
     rate = timing.copy_rate(machine, "h2d" if machine.gpu else "disk", pinned=True)
     ways = [(unit, unit.size * unit.share / rate, unit.other_s) for unit in units]
     most = 0.0
-    for w in _weights((copy, other) for _, copy, other in ways):
+    for w, v in _weights((copy, other) for _, copy, other in ways):
         free, total = max(0.0, room), 0.0
-        costs = [(_least(w, copy, other), unit) for unit, copy, other in ways]
+        costs = [(_least(w, v, copy, other), unit) for unit, copy, other in ways]
         for seconds, unit in sorted(costs, key=lambda c: -c[0] / c[1].size):  # dearest per byte stays resident
             resident = min(float(unit.number), free / unit.size)
             free -= resident * unit.size
@@ -178,11 +178,11 @@ def _disk_seconds(case: Case, units: list[_Unit], held: float) -> float:
     return max(0.0, nowhere) * share / timing.copy_rate(case.machine, "disk", pinned=True)
 
 
-def _weights(ways: Iterable[tuple[float, float]]) -> set[float]:
-    """Weights of the first resource at which the bound can be largest."""
-    return {1.0, *(b / (a + b) for a, b in ways if 0 < a + b < math.inf)}
+def _weights(ways: Iterable[tuple[float, float]]) -> set[tuple[float, float]]:
+    """Weights of two resources, adding up to 1, at which the bound can be largest."""
+    return {(1.0, 0.0), *((b / (a + b), a / (a + b)) for a, b in ways if 0 < a + b < math.inf)}
 
 
-def _least(w: float, a: float, b: float) -> float:
-    """The cheaper way, at w a second of the first resource and 1 - w of the second."""
-    return w * a if b == math.inf else min(w * a, (1 - w) * b)
+def _least(w: float, v: float, a: float, b: float) -> float:
+    """The cheaper way, at `w` a second of the first resource and `v` of the second."""
+    return w * a if b == math.inf else min(w * a, v * b)

@@ -97,8 +97,8 @@ def candidates(case: Case, fixed: Fixed) -> Iterator[Candidate]:
 
 
 def least_demanding(case: Case, fixed: Fixed) -> Iterator[Candidate]:
-    """What fits if anything does: the fewest sequences in flight, or all requests at once, so that no newcomers' prompts
-    join a pass; with the smallest ring that still overlaps, the usual one, and none."""
+    """What fits if anything does: the fewest sequences in flight, or all requests at once, so that no newcomers'
+    prompts join a pass; with the smallest ring that still overlaps, the usual one, and none."""
     everyone = sorted(candidates(case, fixed), key=lambda c: (c.policy.gamma, c.policy.in_flight))
     whole = [c for c in everyone if not c.policy.refill]
     rings = (2, RING_SLOTS[0], 0) if fixed.ring_slots is None else (fixed.ring_slots,)

@@ -20,6 +20,7 @@ from specsim.decision import (
     AttentionPlacement,
     Decision,
     DraftPolicy,
+    LayerPlacement,
     PartPlacement,
     Policy,
     Tail,
@@ -45,7 +46,8 @@ from specsim.planner.placement import place
 from specsim.planner.problem import DraftChoice, Placed, PlacementProblem
 from specsim.planner.tails import tail_layers
 from specsim.schedule.lower import lower_transition
-from specsim.simulator.job import JobResult, simulate_job
+from specsim.schedule.round import RoundShape
+from specsim.simulator.job import JobResult, RoundPricer, simulate_job
 from specsim.simulator.progress import rounds_needed
 from specsim.workload import prompt_lengths
 
@@ -186,9 +188,17 @@ class Evaluator:
             loads = self.verify_loads(decision.strategy, policy, rows / policy.batches)
             choices = self.attention(policy), self.parts(policy)
             layers = tail_layers(self.case, decision.layers, loads, *choices, policy.ring_slots)
-            if layers != (tails[-1].layers if tails else decision.layers):
+            # Layers were settled one by one, but share the link and the ring: the round itself has the last word.
+            before = tails[-1].layers if tails else decision.layers
+            if layers == before:
+                continue
+            if self._round_seconds(decision, layers, rows) < self._round_seconds(decision, before, rows):
                 tails.append(Tail(rows, layers))
         return msgspec.structs.replace(decision, tails=tuple(tails))
+
+    def _round_seconds(self, decision: Decision, layers: tuple[LayerPlacement, ...], rows: int) -> float:
+        alone = msgspec.structs.replace(decision, layers=layers, tails=())
+        return RoundPricer(self.case, alone).steady(RoundShape(float(rows), self.context))
 
     def _draft_choices(self, policy: Policy) -> list[DraftChoice]:
         """Every way to run the draft that the user allows, less those that another beats in everything."""

@@ -19,7 +19,7 @@ from specsim.planner.plan import UPGRADES
 from specsim.planner.search import Progress, Search
 
 #: placements and simulations of each re-plan: enough to follow a change, a third of a plan's own search
-REPLAN: Final = (16, 5)
+REPLAN: Final = (45, 6)
 #: break-even acceptance is found to within 1 / 2^STEPS
 STEPS: Final = 6
 

@@ -27,6 +27,8 @@ def explain_infeasible(case: Case, fixed: Fixed) -> InfeasibleError:
     (phase, memory), size = short
     fits = list(_changes(case, fixed, missing))
     what = f"no plan fits: {memory} is short by {show(size, 'bytes')} in {phase} (with {least.label})"
+    if not missing:
+        what = f"no plan fits what is fixed, though no memory is short (with {least.label})"
     return InfeasibleError(
         f"{what}; what fits: {', or '.join(fits) if fits else 'a larger machine or a smaller target'}"
     )

@@ -35,6 +35,11 @@ def make_plan(case: Case, fixed: Fixed | None = None, *, progress: Progress | No
     fixed = fixed or Fixed()
     if fixed.gamma and case.draft is None:
         raise InputError(f"gamma {fixed.gamma} needs a draft", where="--fix gamma", hint="name a --draft")
+    if case.machine.gpu is None:
+        for name, needs in (("attention", ("gpu", "cpu")), ("ffn", ("gpu",)), ("draft_kv", ("vram",))):
+            if getattr(fixed, name) in needs:
+                what = f"{name} {getattr(fixed, name)!r} needs a GPU, and {case.machine.name} has none"
+                raise InputError(what, where=f"--fix {name}", hint="leave it out")
     result = Search(case, fixed, progress).run()
     if not result.found:
         raise explain_infeasible(case, fixed)

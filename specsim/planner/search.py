@@ -93,8 +93,10 @@ class Search:
                     self._promise(seed)
         for speculative in (True, False):
             self._climb_grid(grid, speculative)
-        for candidate in self._promising()[: self.simulations]:
-            self._simulate(candidate)
+        for speculative in (True, False):  # the promise does not see tails, so each kind is heard
+            kind = [c for c in self._promising() if (c.policy.gamma > 0) == speculative]
+            for candidate in kind[: (self.simulations + 1) // 2]:
+                self._simulate(candidate)
         if self.survey or not self._found:
             self._hear_all(everyone)
         if not self._found:

@@ -1,0 +1,79 @@
+"""A search hears every kind of plan, keeps what is fixed, orders what it found, and knows when nothing fits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from specsim.case import Case
+from specsim.model import FeedForward
+from specsim.planner.candidates import Fixed, make
+from specsim.planner.evaluate import Evaluator
+from specsim.planner.search import Search
+from specsim.units import GiB
+from specsim.workload import Workload
+from tests.specsim import stories, worlds
+
+WORK = Workload("few", "few", 100, 100, 100, 16, 16)
+DRAFT = worlds.decoder("draft", 1, 512, FeedForward(2048))
+
+
+def streaming(*, draft: bool = True, requests: int = 16) -> Case:
+    """A model of 5 GiB on a small GPU."""
+    cpu, gpu = (worlds.processor(*rates, worlds.RISING, 5e-6) for rates in ((1e12, 5e10), (5e13, 5e11)))
+    base = stories.machine(gpu=gpu, cpu=cpu, link=1.6e10, disk=5e9, vram=3 * GiB, ram=64 * GiB)
+    target = worlds.decoder("target", 8, 4096, FeedForward(24576))
+    case = Case(base, target, replace(WORK, requests=requests))
+    return replace(case, draft=DRAFT, acceptance=worlds.accepting(0.8)) if draft else case
+
+
+def test_every_kind_of_plan_is_heard_and_the_best_comes_first() -> None:
+    result = Search(streaming()).run()
+    kinds = {(f.decision.strategy, f.decision.policy.gamma > 0) for f in result.found}
+    assert kinds == {(s, speculative) for s in ("serial", "merged", "interleaved") for speculative in (True, False)}
+    rates = [f.tokens_per_second for f in result.found]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[0] <= result.bound
+    assert result.gap >= 0.0
+
+
+def test_what_is_fixed_is_kept_in_every_plan() -> None:
+    fixed = Fixed(strategy="merged", gamma=3, batch=4, attention="cpu", draft_kv="ram", draft_batch=2, ring_slots=2)
+    found = Search(streaming(), fixed).run().found
+    assert found
+    for f in found:
+        policy = f.decision.policy
+        assert (f.decision.strategy, policy.gamma, policy.batch, policy.ring_slots) == ("merged", 3, 4, 2)
+        assert policy.draft is not None
+        assert (policy.draft.kv, policy.draft.micro_batch) == ("ram", 2)
+        assert {place.attention.processor for place in f.decision.layers} == {"cpu"}
+
+
+def test_speculative_plans_alone_can_be_asked_for() -> None:
+    assert all(f.decision.policy.gamma > 0 for f in Search(streaming(), speculate=True).run().found)
+
+
+def test_nothing_is_found_where_nothing_fits() -> None:
+    case = streaming().on(replace(streaming().machine, vram_budget_bytes=1e6))
+    result = Search(case).run()
+    assert (result.found, result.feasible, result.gap) == ((), 0, 0.0)
+
+
+def test_a_plan_for_few_sequences_is_found_however_many_requests_wait() -> None:
+    """Their caches of 125 MiB each have to stay in memory, which takes a dozen: all larger batches fit nowhere."""
+    case = streaming(draft=False, requests=1000)
+    case = replace(case, workload=Workload("long", "long", 4000, 4000, 4000, 16, 1000))
+    case = case.on(replace(case.machine, ram_budget_bytes=1.5 * GiB))
+    evaluator = Evaluator(case)
+    fits = {n: evaluator.place(make(case, "serial", 0, n, 3, "all", Fixed())) is not None for n in (1, 2, 48, 1000)}
+    assert fits == {1: True, 2: True, 48: False, 1000: False}
+    found = Search(case).run().found
+    assert found
+    assert 2 <= found[0].decision.policy.in_flight < 48
+
+
+def test_progress_is_told() -> None:
+    said: list[str] = []
+    Search(streaming(draft=False), Fixed(batch=16, strategy="serial"), said.append).run()
+    assert said[0] == "bounding 1 policies"
+    assert "placing serial, no speculation, 1 x 16" in said
+    assert "simulating serial, no speculation, 1 x 16" in said
