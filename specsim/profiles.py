@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -101,7 +102,16 @@ def _checked(path: Path, kind: str | None) -> tuple[Profile | None, list[InputEr
     named = isinstance(raw, dict) and raw.get("schema") != "specsim.machine/1"
     if named and isinstance(name, str) and name != path.stem:
         errors.append(InputError(f"name is {name!r}", where=str(path), hint=f"name it as its file: {path.stem}"))
-    return (None if errors else profile), errors
+    return (None if errors or profile is None else _beside(profile, path.parent)), errors
+
+
+def _beside(profile: Profile, folder: Path) -> Profile:
+    """The profile with the files that it names found from its own folder, not from where the command runs."""
+    parts = {
+        key: str(folder / part) if isinstance(part, str) and part.endswith(_ENDINGS) else part
+        for key, part in profile.parts.items()
+    }
+    return replace(profile, parts=parts)
 
 
 def _dangling(profile: Profile) -> list[InputError]:
@@ -111,7 +121,10 @@ def _dangling(profile: Profile) -> list[InputError]:
         if isinstance(part, Profile):
             errors += _dangling(part)
         elif key in _HARDWARE and part != "none" and part not in names(key):
-            errors.append(UnknownNameError(key, part, names(key), where=profile.where))
+            if str(part).endswith(_ENDINGS):
+                errors += _checked(Path(str(part)), key)[1]
+            else:
+                errors.append(UnknownNameError(key, part, names(key), where=profile.where))
     return errors
 
 

@@ -12,11 +12,11 @@ import msgspec
 
 from specsim.facts import OPTIONAL, Rule
 
-_GEMM = "share of the peak that large matrix products usually reach; measure with specsim profile"
-_ATTENTION = "share of the peak that attention kernels usually reach; measure with specsim profile"
-_BANDWIDTH = "share of the peak bandwidth that streaming reads usually reach; measure with specsim profile"
-_COPY = "cost of starting one copy; measure with specsim profile"
-_OVERHEAD = "cost of starting one task; measure with specsim profile"
+_GEMM = "share of the peak that large matrix products usually reach"
+_ATTENTION = "share of the peak that attention kernels usually reach"
+_BANDWIDTH = "share of the peak bandwidth that streaming reads usually reach"
+_COPY = "cost of starting one copy"
+_OVERHEAD = "cost of starting one task"
 _FLOPS = {"fp32": Rule("FLOP/s"), "bf16": Rule("FLOP/s")} | {
     dtype: Rule("FLOP/s", OPTIONAL) for dtype in ("fp16", "int8")
 }
@@ -48,7 +48,7 @@ FACTS: Final[dict[str, dict[str, Rule]]] = {
     },
     "link": {
         "bandwidth": Rule("bytes/s"),
-        "efficiency": Rule("ratio", 0.80, "packet headers and flow control; measure with specsim profile"),
+        "efficiency": Rule("ratio", 0.80, "packet headers and flow control"),
         "pageable_efficiency": Rule("ratio"),
         "latency": Rule("seconds", "15 us", _COPY, zero=True),
     },
@@ -56,8 +56,8 @@ FACTS: Final[dict[str, dict[str, Rule]]] = {
         "capacity": Rule("bytes"),
         "bandwidth": Rule("bytes/s"),
         "power": Rule("watts"),
-        "efficiency": Rule("ratio", 0.85, "file system and sustained heat; measure with specsim profile"),
-        "latency": Rule("seconds", "100 us", "one random read; measure with specsim profile", zero=True),
+        "efficiency": Rule("ratio", 0.85, "file system and sustained heat"),
+        "latency": Rule("seconds", "100 us", "one random read", zero=True),
     },
     "machine": {
         "host": Rule("name", OPTIONAL),

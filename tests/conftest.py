@@ -13,9 +13,7 @@ from hypothesis import settings
 
 ROOT = Path(__file__).parent.parent
 
-settings.register_profile(
-    "specsim", deadline=None, derandomize=True
-)  # no timing, the same examples every time
+settings.register_profile("specsim", deadline=None, derandomize=True)  # no timing, the same examples every time
 settings.load_profile("specsim")
 
 Fresh = Callable[..., subprocess.CompletedProcess[str]]

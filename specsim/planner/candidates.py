@@ -19,6 +19,7 @@ from specsim.schedule.lower import STRATEGIES
 from specsim.units import MiB
 from specsim.workload import prompt_lengths
 
+MOST_GAMMA: Final = 64
 GAMMAS: Final = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16)
 IN_FLIGHT: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 RING_SLOTS: Final = (3, 2, 6)
@@ -72,8 +73,11 @@ class Fixed:
         _one_of("draft_kv", self.draft_kv, ("vram", "ram", "none"))
         for name, least in (("gamma", 0), ("batch", 1), ("ring_slots", 0), ("prefill_batch", 1), ("draft_batch", 1)):
             number = getattr(self, name)
-            if number is not None and number < least:
-                raise InputError(f"{name} {number} is below {least}", where=f"--fix {name}")
+            if number is not None and (not isinstance(number, int) or number < least):
+                hint = f"give a whole number from {least}"
+                raise InputError(f"{name} is {number!r}", where=f"--fix {name}", hint=hint)
+        if (self.gamma or 0) > MOST_GAMMA:
+            raise InputError(f"gamma is {self.gamma}", where="--fix gamma", hint=f"give at most {MOST_GAMMA}")
 
 
 def candidates(case: Case, fixed: Fixed) -> Iterator[Candidate]:

@@ -58,6 +58,8 @@ PLACEMENT_GAP = 2e-3
 PLACEMENT_NODES = 300
 #: seconds of time that a second of load is worth saving for: enough to settle ties
 THRIFT = 0.01
+#: roughly what a round with hardly any sequences costs of a full one; only ranks candidates before they are simulated
+TAIL_SHARE = 0.4
 #: processors are chosen anew when only in_flight / divisor sequences are left
 TAIL_DIVISORS = (2, 4, 8, 16, 64)
 
@@ -104,14 +106,15 @@ class Evaluator:
         return tuple(part for part in choices if self.fixed.ffn in (None, part.processor))
 
     def weights(self, policy: Policy) -> Weights:
-        """Rounds: sequences pay one each time they take part; a round serves at most those in flight."""
+        """Rounds in units of full ones: a round of few sequences costs its share, but no less than `TAIL_SHARE`."""
         workload = self.case.workload
         needed = rounds_needed(self.case.acceptance, policy.gamma, workload.requests, workload.output_tokens - 1)
         sweeps = -(-policy.in_flight // policy.prefill_batch)
         if policy.refill:
             return Weights(self.refilled_rounds(policy, needed), sweeps, 1.0)
         waves = [needed[i : i + policy.in_flight] for i in range(0, workload.requests, policy.in_flight)]
-        full = sum(max(1.0, float(wave.sum()) / policy.in_flight) for wave in waves)
+        left = [(wave[:, None] > np.arange(wave.max())).sum(axis=0) / policy.in_flight for wave in waves]  # by round
+        full = sum(float(np.maximum(share, TAIL_SHARE).sum()) for share in left)
         return Weights(full, sweeps, float(len(waves)))
 
     def newcomers_tokens(self, policy: Policy) -> float:
@@ -181,6 +184,8 @@ class Evaluator:
             return decision
         if self.case.machine.gpu is None:
             return decision
+        if policy.gamma == 0 and policy.in_flight >= self.case.workload.requests:
+            return decision  # all requests take equally many rounds, so all end together
         for divisor in TAIL_DIVISORS:
             rows = policy.in_flight // divisor
             if rows < 1:
@@ -197,6 +202,7 @@ class Evaluator:
         return msgspec.structs.replace(decision, tails=tuple(tails))
 
     def _round_seconds(self, decision: Decision, layers: tuple[LayerPlacement, ...], rows: int) -> float:
+        """A round that follows one like it: from an empty ring, streaming would look worse than it is."""
         alone = msgspec.structs.replace(decision, layers=layers, tails=())
         return RoundPricer(self.case, alone).steady(RoundShape(float(rows), self.context))
 

@@ -22,7 +22,9 @@ from specsim.planner.problem import Placed
 from specsim.simulator.job import JobResult
 
 PLACEMENTS: Final = 60
-SIMULATIONS: Final = 6
+SIMULATIONS: Final = 4
+#: simulations of neighbours of the best
+CLIMBS: Final = 16
 #: draft lengths, and shares of the requests in flight, that the search starts from
 SEED_GAMMAS: Final = (0, 4, 10)
 SEED_SHARES: Final = (1, 8, 64)
@@ -162,6 +164,7 @@ class Search:
 
     def _climb(self) -> None:
         """From the best plan to its best neighbour, until no neighbour is better."""
+        left = CLIMBS
         while self._found:
             best = max(self._found.values(), key=lambda f: f.tokens_per_second)
             own = self._placed[best.candidate]
@@ -171,7 +174,8 @@ class Search:
                     continue
                 placed = self._place(candidate)
                 # Promises of neighbours are wrong by about as much, so they can be compared.
-                if placed is not None and placed.seconds < ALIKE * own.seconds:
+                if placed is not None and placed.seconds < ALIKE * own.seconds and left > 0:
+                    left -= 1
                     self._simulate(candidate)
             if self._best() <= best.tokens_per_second:
                 return

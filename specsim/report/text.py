@@ -66,7 +66,7 @@ def _decisions(plan: Plan) -> Iterator[str]:
         steps = f"({len(decision.tails)} steps)"
         yield f"  {'tail':<10} from {tail.rows} sequences left, other processors where that is faster {steps}"
     used = ", ".join(f"{name} {share:.0%}" for name, share in predicted.utilisation.items())
-    yield f"  {'busy':<10} {used} of a round of {_time(predicted.slot_s)} per slot"
+    yield f"  {'busy':<10} {used} of a round; a verify pass and its drafting take {_time(predicted.slot_s)}"
 
 
 def _placement(decision: Decision) -> Mapping[str, str]:
@@ -90,7 +90,7 @@ def _counted(counts: Counter[str], unit: str) -> str:
     total = sum(counts.values())
     if len(counts) == 1:
         return f"{next(iter(counts))} (all {total} {unit})"
-    return "; ".join(f"{n} {unit} {what}" for what, n in counts.most_common())
+    return "; ".join(f"{n} {unit if n > 1 else unit[:-1]} {what}" for what, n in counts.most_common())
 
 
 def _memory(plan: Plan) -> Iterator[str]:

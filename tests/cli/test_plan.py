@@ -106,7 +106,7 @@ def test_no_feasible_plan_is_an_answer_with_a_status_of_its_own(
         ([*ASKED, "--fix", "refill=maybe"], "--fix: refill is 'maybe'; give true or false"),
         ([*ASKED, "--fix", "gamma=2", "--fix", "gamma=3"], "--fix: gamma is fixed twice"),
         ([*ASKED, "--fix", "gamma=3"], "--fix gamma: gamma 3 needs a draft; name a --draft"),
-        ([*ASKED, "--fix", "batch=0"], "--fix batch: batch 0 is below 1"),
+        ([*ASKED, "--fix", "batch=0"], "--fix batch: batch is 0; give a whole number from 1"),
         (
             [*BASE, "--prompt-tokens", "40000", "--output-tokens", "8", "--requests", "2"],
             "workload: the longest request needs 40008 positions, 'mixtral-8x7b' has 32768; shorten the prompts or",

@@ -69,7 +69,7 @@ def test_what_is_fixed_stays_fixed(tmp_path: Path) -> None:
     [
         ({"gama": 3}, "--fix: 'gama' cannot be fixed; use one of: strategy, gamma, batch"),
         ({"strategy": "serail"}, "--fix strategy: unknown strategy 'serail'; did you mean serial?"),
-        ({"gamma": -1}, "--fix gamma: gamma -1 is below 0"),
+        ({"gamma": -1}, "--fix gamma: gamma is -1; give a whole number from 0"),
         ({"attention": "tpu"}, "--fix attention: unknown attention 'tpu'; "),
     ],
 )

@@ -11,7 +11,14 @@ from specsim.planner.assignment import spread
 
 
 def test_choices_alternate_along_the_depth() -> None:
-    assert spread({"cpu": 2, "gpu": 4}, groups=6, size=1) == [("gpu",), ("cpu",), ("gpu",), ("gpu",), ("cpu",), ("gpu",)]
+    assert spread({"cpu": 2, "gpu": 4}, groups=6, size=1) == [
+        ("gpu",),
+        ("cpu",),
+        ("gpu",),
+        ("gpu",),
+        ("cpu",),
+        ("gpu",),
+    ]
 
 
 def test_every_group_gets_the_mix_in_the_order_of_the_counts() -> None:

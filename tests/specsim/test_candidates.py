@@ -48,8 +48,8 @@ def test_what_is_fixed_is_kept() -> None:
     ("field", "value", "problem"),
     [
         ("strategy", "magic", "unknown strategy 'magic'"),
-        ("gamma", -1, "gamma -1 is below 0"),
-        ("batch", 0, "batch 0 is below 1"),
+        ("gamma", -1, "gamma is -1"),
+        ("batch", 0, "batch is 0"),
         ("draft_kv", "disk", "unknown draft_kv 'disk'"),
     ],
 )

@@ -289,9 +289,7 @@ def test_a_shorter_task_never_lengthens_a_job_that_shares_nothing(graph: Graph, 
 def test_fair_rates_fill_the_pools_and_favour_nobody(demands: list[Demand]) -> None:
     rates = fair_rates(demands)
     asked = {pool: sum(dict(d).get(pool, 0.0) for d in demands) for demand in demands for pool, _ in demand}
-    used = {
-        pool: sum(r * dict(d).get(pool, 0.0) for r, d in zip(rates, demands, strict=True)) for pool in asked
-    }
+    used = {pool: sum(r * dict(d).get(pool, 0.0) for r, d in zip(rates, demands, strict=True)) for pool in asked}
     assert all(0 < rate <= 1 for rate in rates)
     assert all(total <= 1 + 2e-9 for total in used.values())
 

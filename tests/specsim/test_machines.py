@@ -44,10 +44,7 @@ def test_the_link_is_the_slower_of_card_and_host() -> None:
     machine = assemble(gpu="rtx4090", host="env1")
     assert machine.link is not None
     assert machine.link.name == "pcie3x16"
-    assert (
-        fact(machine, "machine.link").source
-        == "the slower of what rtx4090 (pcie4x16) and env1 (pcie3x16) support"
-    )
+    assert fact(machine, "machine.link").source == "the slower of what rtx4090 (pcie4x16) and env1 (pcie3x16) support"
     assert "machine.host" not in {fact.field for fact in machine.facts}
 
 
@@ -72,9 +69,7 @@ def test_budgets_are_what_was_given_even_beyond_the_card() -> None:
     assert fact(machine, "machine.vram_budget") == Fact("machine.vram_budget", "40 GiB", "given", "--vram")
 
 
-@pytest.mark.parametrize(
-    ("rate", "pageable"), [(2e9, 1 / (1 / 2e9 + 1 / 9.6e9)), (64e9, 1 / (1 / 64e9 + 1 / 9.6e9))]
-)
+@pytest.mark.parametrize(("rate", "pageable"), [(2e9, 1 / (1 / 2e9 + 1 / 9.6e9)), (64e9, 1 / (1 / 64e9 + 1 / 9.6e9))])
 def test_a_given_link_rate_is_what_pinned_copies_reach(rate: float, pageable: float) -> None:
     machine = assemble(machine="env1", link_bytes_per_s=rate)
     assert machine.link is not None
@@ -149,9 +144,7 @@ def test_what_if_values_are_marked_as_changed() -> None:
     faster = assemble(machine="env1").scaled(link=2.0)
     back = from_dict(to_dict(faster))
     assert back.link == faster.link
-    assert fact(back, "link.bandwidth") == Fact(
-        "link.bandwidth", "31.508 GB/s", "given", "changed from 15.754 GB/s"
-    )
+    assert fact(back, "link.bandwidth") == Fact("link.bandwidth", "31.508 GB/s", "given", "changed from 15.754 GB/s")
 
 
 def test_what_was_written_is_a_machine_profile(tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specsim.decision import AttentionPlacement, Decision, LayerPlacement, PartPlacement
+from specsim.decision import BATCHES, AttentionPlacement, Decision, LayerPlacement, PartPlacement, StrategyName
 from specsim.memory import PINNABLE, peak_items, shortfall, totals
 from specsim.model import FeedForward
 from specsim.partition import layer_units
-from specsim.planner.candidates import BATCHES, Fixed, make
+from specsim.planner.candidates import Fixed, make
 from specsim.planner.classes import LayerClass, Row, class_rows
 from specsim.planner.evaluate import Evaluator
 from specsim.planner.options import Loads
@@ -134,11 +134,12 @@ def problems(draw: st.DrawFn) -> PlacementProblem:
     ffn = draw(st.sampled_from(large if roomy else small))
     machine = replace(case.machine, ram_budget_bytes=64e9) if roomy else case.machine
     case = replace(case, target=replace(case.target, hidden=4096, layers=2, ffn=ffn, family="llama"), machine=machine)
-    strategy = draw(st.sampled_from(["serial", "merged", "interleaved"]))
+    strategy: StrategyName = draw(st.sampled_from(["serial", "merged", "interleaved"]))
     gamma = draw(st.sampled_from([1, 4])) if case.draft is not None else 0
     ring = draw(st.sampled_from([0, 2, 3]))
     batch = draw(st.integers(1, case.workload.requests // BATCHES[strategy]))
-    problem = Evaluator(case).problem(make(case, strategy, gamma, batch, ring, "all", Fixed()))
+    candidate = make(case, strategy, gamma, batch, ring, "all", Fixed())
+    problem = Evaluator(case).problem(candidate)
     return replace(problem, drafts=problem.drafts[:2], most_classes=99, thrift=0.0)
 
 

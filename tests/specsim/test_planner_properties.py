@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from specsim.acceptance import expected_tokens
 from specsim.case import Case
 from specsim.decision import Decision
+from specsim.hardware import Disk, Gpu, Host, Link, Machine
 from specsim.memory import PINNABLE, peak_items, shortfall
+from specsim.model import FeedForward, Model
 from specsim.partition import layer_units
 from specsim.planner.candidates import Fixed, make
 from specsim.planner.evaluate import Evaluator
@@ -21,6 +23,7 @@ from specsim.schedule.lower import lower_rounds
 from specsim.schedule.round import RoundShape
 from specsim.simulator import pricing
 from specsim.simulator.job import simulate_job
+from specsim.workload import Workload
 from tests.specsim import stories, worlds
 
 RESOURCES = ("gpu", "vram_bw", "vram", "cpu", "dram", "ram", "link", "disk")
@@ -146,7 +149,7 @@ def test_a_job_gains_the_expected_tokens_a_round(gamma: int, hazards: tuple[floa
 
 
 def test_a_perfect_and_tiny_draft_is_used() -> None:
-    case = streaming(draft=worlds.decoder("draft", 1, 128, worlds.FeedForward(256)), rate=1.0)
+    case = streaming(draft=worlds.decoder("draft", 1, 128, FeedForward(256)), rate=1.0)
     plan = first(case)
     assert plan.decision.policy.gamma > 0
     assert plan.tokens_per_second > 2 * best(case.plain())
@@ -156,26 +159,26 @@ def test_a_perfect_and_tiny_draft_is_used() -> None:
 def test_what_fits_in_fast_memory_is_not_streamed(gpu: bool) -> None:
     machine = world(vram=64e9)
     machine = machine if gpu else replace(machine, gpu=None, link=None, vram_budget_bytes=0.0)
-    target = worlds.decoder("target", 4, 1024, worlds.FeedForward(2048))
-    case = Case(machine, target, worlds.Workload("few", "few", 100, 100, 100, 16, 16))
+    target = worlds.decoder("target", 4, 1024, FeedForward(2048))
+    case = Case(machine, target, Workload("few", "few", 100, 100, 100, 16, 16))
     graph = lower_rounds(case, first(case).decision, RoundShape(16.0, 100.0), rounds=1)
     assert not [task for task in graph.tasks if task.kind in ("load", "read", "kv")]
 
 
-def world(*, vram: float = 3e9, ram: float = 64e9) -> worlds.Machine:
+def world(*, vram: float = 3e9, ram: float = 64e9) -> Machine:
     cpu = worlds.processor(1e12, 5e10, worlds.RISING, 5e-6)
     gpu = worlds.processor(5e13, 5e11, worlds.RISING, 1e-5)
-    ssd = worlds.Disk("disk", "disk", 1e13, 5e9, 0.9, 1e-4, 5.0)
-    host = worlds.Host("host", "host", 8, 1, ram, cpu, "link", "disk", 100.0)
-    link = worlds.Link("link", "link", 1.6e10, 0.8, 0.4, 1e-5)
-    card = worlds.Gpu("gpu", "gpu", vram, gpu, "link", "host", 200.0)
-    return worlds.Machine("full", host, ssd, card, link, vram, ram)
+    ssd = Disk("disk", "disk", 1e13, 5e9, 0.9, 1e-4, 5.0)
+    host = Host("host", "host", 8, 1, ram, cpu, "link", "disk", 100.0)
+    link = Link("link", "link", 1.6e10, 0.8, 0.4, 1e-5)
+    card = Gpu("gpu", "gpu", vram, gpu, "link", "host", 200.0)
+    return Machine("full", host, ssd, card, link, vram, ram)
 
 
-def streaming(*, draft: worlds.Model, rate: float) -> Case:
+def streaming(*, draft: Model, rate: float) -> Case:
     """Weights of which most have to be streamed every round."""
-    target = worlds.decoder("target", 8, 4096, worlds.FeedForward(24576))
-    work = worlds.Workload("few", "few", 100, 100, 100, 16, 16)
+    target = worlds.decoder("target", 8, 4096, FeedForward(24576))
+    work = Workload("few", "few", 100, 100, 100, 16, 16)
     return Case(world(), target, work, draft, worlds.accepting(rate))
 
 

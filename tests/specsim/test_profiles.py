@@ -9,9 +9,7 @@ import pytest
 from specsim import profiles
 from specsim.errors import InputError, UnknownNameError
 
-SHIPPED = [
-    path for kind, folder in profiles.KINDS.items() for path in sorted((profiles.root() / folder).iterdir())
-]
+SHIPPED = [path for kind, folder in profiles.KINDS.items() for path in sorted((profiles.root() / folder).iterdir())]
 
 GPU = """\
 schema: specsim.gpu/1
@@ -183,13 +181,9 @@ def test_names_and_paths_that_are_not_there() -> None:
 
 
 def test_files_that_are_no_profiles(tmp_path: Path) -> None:
-    assert profiles.problems(file(tmp_path, "- 1")) == [
-        f"{tmp_path / 'tiny.yaml'}: is not a mapping of keys to values"
-    ]
+    assert profiles.problems(file(tmp_path, "- 1")) == [f"{tmp_path / 'tiny.yaml'}: is not a mapping of keys to values"]
     assert profiles.problems(tmp_path / "gone.yaml") == [
         f"{tmp_path / 'gone.yaml'}: cannot be read: No such file or directory"
     ]
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
-    assert profiles.problems(tmp_path / "bytes.yaml") == [
-        f"{tmp_path / 'bytes.yaml'}: cannot be read: not UTF-8 text"
-    ]
+    assert profiles.problems(tmp_path / "bytes.yaml") == [f"{tmp_path / 'bytes.yaml'}: cannot be read: not UTF-8 text"]

@@ -97,7 +97,9 @@ def variants(strategy: str, bare: bool, placed: dict[str, Any]) -> list[tuple[Ca
 
 @pytest.mark.parametrize(("strategy", "bare", "placed"), ALL)
 def test_every_graph_is_well_named_and_points_back(strategy: str, bare: bool, placed: dict[str, Any]) -> None:
-    streams = {"cpu", "cpu.draft", "disk"} | (set() if bare else {"gpu", "gpu.draft", "h2d", "h2d.kv", "h2d.act", "d2h"})
+    streams = {"cpu", "cpu.draft", "disk"} | (
+        set() if bare else {"gpu", "gpu.draft", "h2d", "h2d.kv", "h2d.act", "d2h"}
+    )
     for case, decision in variants(strategy, bare, placed):
         lengths = [4.0, 7.0, 5.0]
         made = [

@@ -116,9 +116,7 @@ def test_dependencies_must_fit_the_spans(preds: tuple[tuple[int, ...], ...]) -> 
 
 
 def test_a_trace_has_a_process_per_timeline_and_a_track_per_stream() -> None:
-    timeline = Timeline(
-        (Span("load 3", "h2d", "load", 0.5, 2.5, bytes=24e9), Span("ffn", "gpu", "ffn", 2.5, 3.0))
-    )
+    timeline = Timeline((Span("load 3", "h2d", "load", 0.5, 2.5, bytes=24e9), Span("ffn", "gpu", "ffn", 2.5, 3.0)))
     assert to_trace({"predicted": timeline}) == {
         "displayTimeUnit": "ms",
         "traceEvents": [

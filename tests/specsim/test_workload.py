@@ -47,9 +47,7 @@ def test_a_fractional_mean_is_kept_over_all_requests() -> None:
 
 
 def test_numbers_out_of_order_are_refused() -> None:
-    with pytest.raises(
-        InputError, match=r"^workload w: prompt tokens min, mean, max are 9, 5, 7; they must rise$"
-    ):
+    with pytest.raises(InputError, match=r"^workload w: prompt tokens min, mean, max are 9, 5, 7; they must rise$"):
         workload(5, 7, 9)
     with pytest.raises(InputError, match=r"^workload w: requests is 0; give 1 or more$"):
         workload(5, 7, 3, requests=0)
