@@ -15,7 +15,7 @@ from typing import Any, Final
 from specsim import machines, profiles
 from specsim.acceptance import Acceptance
 from specsim.answer import Plan
-from specsim.case import Case
+from specsim.case import Case, same_vocabulary
 from specsim.errors import InfeasibleError, InputError, UnknownNameError
 from specsim.hardware import Machine
 from specsim.memory import peak_items, shortfall
@@ -137,7 +137,7 @@ def known_draft(target: Model) -> str:
     if known:
         return max(known, key=lambda pair: pair.acceptance.at(0)).draft
     models = {name: model(name) for name in profiles.names("model")}
-    able = [n for n, m in models.items() if m.vocab == target.vocab and 4 * m.parameters <= target.parameters]
+    able = [n for n, m in models.items() if same_vocabulary(target, m) and 4 * m.parameters <= target.parameters]
     hint = f"name one with --draft; same vocabulary: {', '.join(able) if able else 'none of the profiles'}"
     raise InputError(f"no pair profile says which draft suits {target.name!r}", where="--draft auto", hint=hint)
 

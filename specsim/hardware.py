@@ -1,7 +1,7 @@
 """The machine as frozen values: GPU, host, link and disk, each a handful of rates and capacities.
 
 Base units throughout (bytes, bytes/s, FLOP/s, seconds, watts). Rates are datasheet peaks; what a kernel or a copy
-reaches of them is the efficiency beside them, which `specsim profile` measures and which is otherwise a stated
+reaches of them is the efficiency beside them, which is measured or a stated
 assumption.
 """
 

@@ -157,7 +157,7 @@ def placed_items(case: Case, policy: Policy, layers: tuple[LayerPlacement, ...])
         homes += [(part.weights, units.part_bytes) for part in place.ffn]
         for phase in PHASES:
             for home, size in homes:
-                item = "weights, pinned" if home == "pinned" else "weights"
+                item = f"{home} weights" if home in ("pinned", "pageable") else "weights"
                 _add(peaks[phase][MEMORY_OF[home]], item, size)
             _add(peaks[phase][place.attention.kv], "kv", kv)
     if fast == "vram":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
+from inspect import getdoc
 from typing import Any, Final
 
 import click
@@ -81,7 +83,8 @@ def _pair(name: str) -> Row:
 
 
 def _strategy(name: str) -> Row:
-    return name, (STRATEGIES[name].__module__)
+    words = (getdoc(import_module(STRATEGIES[name].__module__)) or "").partition("\n\n")[0]
+    return name, " ".join(words.split())
 
 
 #: what can be listed: columns, and a row by name
@@ -97,7 +100,7 @@ TABLES: Final[dict[str, tuple[tuple[str, ...], Callable[[str], Row]]]] = {
     ),
     "workloads": (("name", "title", "prompt mean", "prompt max", "output", "requests"), _workload),
     "pairs": (("name", "target", "draft", "text", "first acceptance", "source"), _pair),
-    "strategies": (("name", "module"), _strategy),
+    "strategies": (("name", "what it does"), _strategy),
 }
 
 

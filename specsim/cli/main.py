@@ -1,7 +1,7 @@
 """The root of the command line: a table of commands, loaded when called, and the place where errors are told.
 
 stdout carries data. Progress and errors go to stderr, an error as one line. The exit status is 0 when done, 1
-for no feasible plan or a failed validation, 2 for bad input, 70 for a bug in specsim, 130 after an interrupt,
+for no feasible plan, 2 for bad input, 70 for a bug in specsim, 130 after an interrupt,
 and 141 when the reader of stdout went away.
 """
 

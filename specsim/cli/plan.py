@@ -19,7 +19,9 @@ from specsim.report.text import plan_text
 
 @click.command("plan")
 @click.option("--machine", help="A machine by profile name or file (see specsim list machines).")
-@click.option("--gpu", help="A GPU by profile name or file; its default host is taken unless --host is given. none: no GPU.")
+@click.option(
+    "--gpu", help="A GPU by profile name or file; its default host is taken unless --host is given. none: no GPU."
+)
 @click.option("--host", help="A host by profile name or file.")
 @click.option("--disk", help="A disk by profile name or file.")
 @quantity_option("--vram", "bytes", "VRAM that the plan may use, for example 22GiB.")

@@ -42,11 +42,14 @@ def memory_seconds(processor: Processor, work: Work) -> float:
 
 
 def copy_rate(machine: Machine, resource: str, *, pinned: bool) -> float:
-    """Bytes per second of a large copy on "h2d", "d2h" or "disk"."""
+    """Bytes per second of a large copy on "h2d", "d2h" or "disk": no faster than the memories at its ends."""
+    dram = _reached(machine.host.processor)
     if resource == "disk":
-        return machine.disk.rate()
+        return min(machine.disk.rate(), dram)
     assert machine.link is not None, "a machine without a GPU has no link"
-    return machine.link.rate(pinned=pinned)
+    assert machine.gpu is not None, "a link leads to a GPU"
+    ends = (dram / (1.0 if pinned else PAGEABLE_TRAFFIC), _reached(machine.gpu.processor))
+    return min(machine.link.rate(pinned=pinned), *ends)
 
 
 def copy_seconds(machine: Machine, resource: str, work: Work) -> float:

@@ -84,7 +84,8 @@ def candidates(case: Case, fixed: Fixed) -> Iterator[Candidate]:
     """Every policy of the grids that `fixed` allows, plain decoding included."""
     requests = case.workload.requests
     totals = {n for n in IN_FLIGHT if n < requests} | {math.ceil(requests / n) for n in (1, 2, 3, 4)}
-    gammas = (0, *GAMMAS) if case.draft is not None else (0,)
+    # A request for one token gets it from its prefill: there is nothing to speculate about.
+    gammas = (0, *GAMMAS) if case.draft is not None and case.workload.output_tokens > 1 else (0,)
     strategies = tuple(STRATEGIES) if fixed.strategy is None else (fixed.strategy,)
     if fixed.batch is not None:
         strategies = tuple(s for s in strategies if fixed.batch * BATCHES[s] < requests + BATCHES[s])

@@ -55,7 +55,7 @@ from specsim.workload import prompt_lengths
 SEARCH_GRID = 1.25
 #: relative optimality gap of placements: far below what the model knows
 PLACEMENT_GAP = 2e-3
-PLACEMENT_NODES = 300
+PLACEMENT_NODES = 50
 #: seconds of time that a second of load is worth saving for: enough to settle ties
 THRIFT = 0.01
 #: roughly what a round with hardly any sequences costs of a full one; only ranks candidates before they are simulated

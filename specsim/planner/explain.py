@@ -15,7 +15,7 @@ from specsim.answer import Plan
 from specsim.case import Case
 from specsim.planner.candidates import Candidate, Fixed
 from specsim.planner.infeasible import explain_infeasible
-from specsim.planner.plan import UPGRADES
+from specsim.planner.plan import upgrades_of
 from specsim.planner.search import Progress, Search
 
 #: placements and simulations of each re-plan: enough to follow a change, a third of a plan's own search
@@ -59,9 +59,7 @@ def explain_plan(plan: Plan, progress: Progress | None = None) -> Explanation:
     if base == 0:
         raise explain_infeasible(case, Fixed())
     found = []
-    for name, resources in UPGRADES.items():
-        if case.machine.gpu is None and name in ("link bandwidth", "VRAM", "GPU compute"):
-            continue
+    for name, resources in upgrades_of(case.machine):
         better = case.on(case.machine.scaled(**dict.fromkeys(resources, 2.0)))
         rate = _best(better, kept, progress, f"2x {name}")
         found.append(Sensitivity(f"2x {name}", rate, rate / base - 1))

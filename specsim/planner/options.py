@@ -64,11 +64,12 @@ def ram_holds_all(case: Case, policy: Policy) -> bool:
     """Whether RAM takes every weight page-locked beside all caches: then nothing slower is worth a look."""
     budget = case.machine.budgets()["ram"]
     weights = float(case.target.weight_bytes)
-    others = case.target.layers * kv_layer_bytes(case, policy) + embedding_bytes(case.target)
+    caches = case.target.layers * kv_layer_bytes(case, policy)
+    others = caches + embedding_bytes(case.target)
     if case.draft is not None and policy.gamma:
         positions = kv_positions(case.workload, policy.in_flight, policy.gamma)
         others += case.draft.weight_bytes + case.draft.layers * kv_bytes(case.draft, positions)
-    return weights <= PINNABLE * budget and weights + others <= budget
+    return weights + caches <= PINNABLE * budget and weights + others <= budget
 
 
 def attention_placements(machine: Machine, homes: Sequence[str]) -> Iterator[AttentionPlacement]:

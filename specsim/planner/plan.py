@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+import msgspec
+
 from specsim import __version__
 from specsim.answer import Plan, Provenance, RunnerUp, SearchInfo, Upgrade
 from specsim.case import Case
+from specsim.decision import homes_of
 from specsim.errors import InputError
+from specsim.hardware import Machine
 from specsim.planner.candidates import Fixed
 from specsim.planner.evaluate import Evaluator
 from specsim.planner.infeasible import explain_infeasible
@@ -30,6 +34,12 @@ UPGRADES: Final[dict[str, tuple[str, ...]]] = {
 }
 
 
+def upgrades_of(machine: Machine) -> list[tuple[str, tuple[str, ...]]]:
+    """What can be bought for a machine: name, and the resources that it multiplies."""
+    on_gpu = ("link bandwidth", "VRAM", "GPU compute")
+    return [(name, resources) for name, resources in UPGRADES.items() if machine.gpu is not None or name not in on_gpu]
+
+
 def make_plan(case: Case, fixed: Fixed | None = None, *, progress: Progress | None = None) -> Plan:
     """The best plan for `case` within what is `fixed`. Raises InfeasibleError where nothing fits."""
     fixed = fixed or Fixed()
@@ -48,7 +58,7 @@ def make_plan(case: Case, fixed: Fixed | None = None, *, progress: Progress | No
     if case.acceptance is not None and case.acceptance.kind == "assumed" and best.decision.policy.gamma:
         alpha = case.acceptance.hazards[0]
         ends = band(case, best.decision, max(0.0, alpha - BAND), min(1.0, alpha + BAND))
-        predicted = type(predicted)(**{n: getattr(predicted, n) for n in predicted.__struct_fields__} | {"band": ends})
+        predicted = msgspec.structs.replace(predicted, band=ends)
     search = SearchInfo(
         candidates=result.candidates,
         feasible=result.feasible,
@@ -64,6 +74,10 @@ def make_plan(case: Case, fixed: Fixed | None = None, *, progress: Progress | No
 def assumptions(case: Case) -> list[str]:
     """What the plan takes on trust, a line each."""
     lines = [f"{f.field} {f.value} ({f.source})" for f in case.machine.facts if f.kind == "assumed"]
+    if case.draft is not None:
+        lines.insert(
+            0, f"{case.draft.name} has the tokenizer of {case.target.name} (only the vocabularies' sizes are known)"
+        )
     if case.acceptance is not None and case.acceptance.kind == "assumed":
         lines.insert(0, f"acceptance {case.acceptance.hazards[0]:g} ({case.acceptance.source})")
     return lines
@@ -99,9 +113,10 @@ def _why_slower(loser: Found, best: Found) -> str:
 
 def _upgrades(case: Case, fixed: Fixed, best: Found) -> Iterator[Upgrade]:
     """Gain of twice each resource, with the policy kept and the placement made anew: `explain` searches in full."""
-    for name, resources in UPGRADES.items():
-        if case.machine.gpu is None and name in ("link bandwidth", "VRAM", "GPU compute"):
-            continue
+    homes = {home for place in best.decision.layers for home in homes_of(place)}
+    for name, resources in upgrades_of(case.machine):
+        if name in ("RAM", "disk bandwidth") and not homes & {"disk", "pageable"}:
+            continue  # RAM holds all that it is asked for, and the disk is not read
         better = case.on(case.machine.scaled(**dict.fromkeys(resources, 2.0)))
         evaluator = Evaluator(better, fixed)
         placed = evaluator.place(best.candidate)

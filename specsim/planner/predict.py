@@ -71,10 +71,10 @@ def predict(case: Case, decision: Decision, bound: float, *, job: JobResult | No
 def bottleneck(timeline: Timeline, job: JobResult) -> str:
     """One sentence: what the critical path of a round waits for, and how much of the job is prefill."""
     waits: dict[str, float] = {}
-    for stream, share in waiting_on(timeline).items():
+    streams = waiting_on(timeline)
+    for stream, share in streams.items():
         waits[resource(stream)] = waits.get(resource(stream), 0.0) + share
     name = max(waits, key=lambda r: waits[r])
-    streams = waiting_on(timeline)
     most = max((s for s in streams if resource(s) == name), key=lambda s: streams[s])
     prefill = job.prefill_s / job.makespan_s
     return f"{waits[name]:.0%} of a round waits for {SAY.get(most, most)}; prefill is {prefill:.0%} of the job"

@@ -37,7 +37,7 @@ class PlacementProblem:
     rounds: float
     prefills: float
     thrift: float = 0.0  # what a second of load costs beside a second of time
-    most_classes: int = 8
+    most_classes: int = 5
 
 
 @dataclass(frozen=True, slots=True)

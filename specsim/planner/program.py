@@ -190,7 +190,7 @@ class PlacementProgram:
                     terms.append((-1.0, self.slack[phase, memory]))
                 p.at_most(terms, (budget - fixed[phase][memory]) / GB)
         if case.machine.gpu is not None:
-            p.at_most(self._pinned(), PINNABLE * budgets["ram"] / GB)
+            p.at_most(self._pinned(kv), PINNABLE * budgets["ram"] / GB)
 
     def _bytes(self, memory: str, kv: float) -> list[Term]:
         terms: list[Term] = []
@@ -203,10 +203,12 @@ class PlacementProgram:
                 terms.append((units.part_bytes * (MEMORY_OF[part.weights] == memory) / GB, v))
         return terms
 
-    def _pinned(self) -> list[Term]:
+    def _pinned(self, kv: float) -> list[Term]:
+        """Page-locked RAM: pinned weights, and the caches that the GPU streams."""
         terms: list[Term] = []
         for k in self.layers:
             units = self.units(k.kind)
+            terms += [(kv / GB, v) for a, v in self.attention[k].items() if (a.processor, a.kv) == ("gpu", "ram")]
             terms += [(units.attention_bytes / GB, v) for a, v in self.attention[k].items() if a.weights == "pinned"]
             terms += [(units.part_bytes / GB, v) for part, v in self.parts[k].items() if part.weights == "pinned"]
         return terms

@@ -25,13 +25,17 @@ PLACEMENTS: Final = 60
 SIMULATIONS: Final = 4
 #: simulations of neighbours of the best
 CLIMBS: Final = 16
+#: a kind of plan (speculative or not) that reaches less than this share of the best is not climbed any further
+BEHIND: Final = 0.98
+#: batches below this are changed by whole sequences too
+SMALL: Final = 8
 #: draft lengths, and shares of the requests in flight, that the search starts from
 SEED_GAMMAS: Final = (0, 4, 10)
 SEED_SHARES: Final = (1, 8, 64)
 #: promises may be too high: a candidate is passed over when its bound is below this share of the best promise
 TRUST: Final = 0.9
 #: a neighbour is simulated if it promises to take at most this share of the best plan's promise
-ALIKE: Final = 1.01
+ALIKE: Final = 1.002
 
 Progress = Callable[[str], None]
 
@@ -103,7 +107,8 @@ class Search:
             self._hear_all(everyone)
         if not self._found:
             self._last_resort()
-        self._climb()
+        for speculative in (True, False):
+            self._climb(speculative)
         found = tuple(sorted(self._found.values(), key=lambda f: -f.tokens_per_second))
         best = found[0].tokens_per_second if found else 0.0
         left = max((bound for c, bound in self._bounds.items() if c not in self._placed), default=0.0)
@@ -162,11 +167,16 @@ class Search:
                 self._simulate(candidate)
                 return
 
-    def _climb(self) -> None:
-        """From the best plan to its best neighbour, until no neighbour is better."""
+    def _climb(self, speculative: bool) -> None:
+        """From the best plan of a kind to its best neighbour, until no neighbour is better."""
         left = CLIMBS
-        while self._found:
-            best = max(self._found.values(), key=lambda f: f.tokens_per_second)
+        while True:
+            kind = [f for c, f in self._found.items() if (c.policy.gamma > 0) == speculative]
+            if not kind:
+                return
+            best = max(kind, key=lambda f: f.tokens_per_second)
+            if best.tokens_per_second < BEHIND * self._best():
+                return
             own = self._placed[best.candidate]
             assert own is not None
             for candidate in self._neighbours(best.candidate):
@@ -177,7 +187,8 @@ class Search:
                 if placed is not None and placed.seconds < ALIKE * own.seconds and left > 0:
                     left -= 1
                     self._simulate(candidate)
-            if self._best() <= best.tokens_per_second:
+            again = (f.tokens_per_second for c, f in self._found.items() if (c.policy.gamma > 0) == speculative)
+            if max(again) <= best.tokens_per_second:
                 return
 
     def _neighbours(self, c: Candidate) -> Iterator[Candidate]:
@@ -193,8 +204,11 @@ class Search:
                     yield make(self.case, c.strategy, gamma, policy.batch, policy.ring_slots, fetch, fixed)
         if fixed.batch is None:
             most = -(-self.case.workload.requests // policy.batches)
-            for size in sorted({round(policy.batch * f) for f in (0.8, 0.9, 1.1, 1.25)} - {policy.batch, 0}):
-                if size <= most:
+            sizes = {round(policy.batch * f) for f in (0.8, 0.9, 1.1, 1.25)}
+            if policy.batch < SMALL:  # where a tenth is less than one
+                sizes |= {policy.batch - 1, policy.batch + 1, 2 * policy.batch}
+            for size in sorted(sizes - {policy.batch}):
+                if 1 <= size <= most:
                     yield make(self.case, c.strategy, policy.gamma, size, policy.ring_slots, fetch, fixed)
 
     def _place(self, candidate: Candidate) -> Placed | None:

@@ -64,6 +64,10 @@ def _ways(
         counts = range(len(held) + 1) if kind.is_moe else {0, len(held)} & {0, len(place.ffn)}
         for count in counts:
             on_cpu = set(held[len(held) - count :])
-            ffn = tuple(PartPlacement(p.weights, "cpu" if i in on_cpu else "gpu") for i, p in enumerate(place.ffn))
-            ways.append(LayerPlacement(core, ffn))
+            on_gpu = set(held) - on_cpu
+            ffn = [
+                PartPlacement(p.weights, "cpu" if i in on_cpu else "gpu" if i in on_gpu else p.processor)
+                for i, p in enumerate(place.ffn)
+            ]
+            ways.append(LayerPlacement(core, tuple(ffn)))
     return ways

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from specsim.answer import Plan
-from specsim.decision import Decision
+from specsim.decision import SLOTS, Decision, homes_of
 from specsim.memory import PHASES, peak_items
 from specsim.planner.explain import Explanation
 from specsim.units import show
@@ -25,9 +25,9 @@ def explanation_text(explanation: Explanation) -> str:
     lines = [explanation.sentence, ""]
     lines += table(
         ("change (re-planned)", "tokens/s", "gain"),
-        [(s.change, f"{s.tokens_per_second:.1f}", f"{s.gain:+.1%}") for s in explanation.sensitivities],
+        [(s.change, f"{_rate(s.tokens_per_second)}", f"{s.gain:+.1%}") for s in explanation.sensitivities],
     )
-    lines += ["", f"without speculation: {explanation.plain_tokens_per_second:.1f} tokens/s"]
+    lines += ["", f"without speculation: {_rate(explanation.plain_tokens_per_second)} tokens/s"]
     if explanation.break_even is not None:
         lines.append(f"speculation starts to pay at an acceptance of {explanation.break_even:.2f}")
     return "\n".join(lines)
@@ -38,10 +38,10 @@ def _answer(plan: Plan) -> Iterator[str]:
     with_draft = f" with {case.draft.name}" if case.draft is not None else ""
     yield f"{case.target.name}{with_draft} on {case.machine.name}, {case.workload.requests} x {case.workload.name}"
     rate, bound = predicted.tokens_per_second, predicted.bound_tokens_per_second
-    yield f"  {rate:.1f} useful tokens/s; the job takes {_time(predicted.makespan_s)}"
-    yield f"  roofline bound {bound:.1f} tokens/s, of which this reaches {rate / bound:.0%}"
+    yield f"  {_rate(rate)} useful tokens/s; the job takes {_time(predicted.makespan_s)}"
+    yield f"  roofline bound {_rate(bound)} tokens/s, of which this reaches {rate / bound:.0%}"
     if predicted.band:
-        ends = ", ".join(f"{value:.1f} at {alpha}" for alpha, value in predicted.band.items())
+        ends = ", ".join(f"{_rate(value)} at {alpha}" for alpha, value in predicted.band.items())
         yield f"  the acceptance is assumed, not measured: {ends}"
     kind = f"speculate with gamma {policy.gamma}" if policy.gamma else "do not speculate"
     yield f"  {kind}, {plan.decision.strategy}, {policy.batches} x {policy.batch} sequences in flight"
@@ -59,14 +59,15 @@ def _decisions(plan: Plan) -> Iterator[str]:
         waits = ", loaded after the prefill" if policy.draft.waits else ""
         how = f"on {policy.draft.processor}, {policy.draft.micro_batch} sequences at a time, KV {kv}{waits}"
         yield f"  {'draft':<10} {how}"
-    fetch = "only the experts asked for" if policy.expert_fetch == "routed" else "every expert"
-    if policy.ring_slots:
-        yield f"  {'ring':<10} {policy.ring_slots} slots; {fetch} is streamed"
+    if any(home not in ("vram", "ram") for place in decision.layers for home in homes_of(place)):
+        fetch = "; of the experts only those that the router asks for" if policy.expert_fetch == "routed" else ""
+        yield f"  {'ring':<10} {policy.ring_slots} slots for streamed weights{fetch}"
     for tail in decision.tails[:1]:
         steps = f"({len(decision.tails)} steps)"
         yield f"  {'tail':<10} from {tail.rows} sequences left, other processors where that is faster {steps}"
+    round_s = predicted.slot_s * SLOTS[decision.strategy]
     used = ", ".join(f"{name} {share:.0%}" for name, share in predicted.utilisation.items())
-    yield f"  {'busy':<10} {used} of a round; a verify pass and its drafting take {_time(predicted.slot_s)}"
+    yield f"  {'busy':<10} {used} of a round of {_time(round_s)}"
 
 
 def _placement(decision: Decision) -> Mapping[str, str]:
@@ -110,7 +111,7 @@ def _memory(plan: Plan) -> Iterator[str]:
 def _runners_up(plan: Plan) -> Iterator[str]:
     if plan.search.runners_up:
         yield "What lost, and why"
-        rows = [(r.plan, f"{r.tokens_per_second:.1f}", r.reason) for r in plan.search.runners_up]
+        rows = [(r.plan, f"{_rate(r.tokens_per_second)}", r.reason) for r in plan.search.runners_up]
         yield from (f"  {line}" for line in table(("plan", "tokens/s", "why"), rows))
 
 
@@ -144,3 +145,8 @@ def _time(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _rate(tokens_per_second: float) -> str:
+    """At least three significant digits: slow jobs have rates too."""
+    return f"{tokens_per_second:.1f}" if tokens_per_second >= 10 else f"{tokens_per_second:.3g}"

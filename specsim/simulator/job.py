@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from specsim.case import Case
-from specsim.decision import SLOTS, Decision
+from specsim.decision import Decision
 from specsim.memory import join_tokens
 from specsim.schedule.lower import lower_prefill, lower_rounds
 from specsim.schedule.round import RoundShape
@@ -47,7 +47,6 @@ class JobResult:
     decode_s: float
     rounds: tuple[Round, ...]
     finish_s: tuple[float, ...]
-    slots_per_round: int
 
     @property
     def makespan_s(self) -> float:
@@ -154,7 +153,7 @@ def simulate_job(case: Case, decision: Decision, *, grid: float = GRID) -> JobRe
             active = taken[age[taken] < needed[taken]]
             joined = _joiners(lengths, waiting, policy.in_flight - active.size, join_tokens(workload), policy.refill)
     tokens = workload.requests * workload.output_tokens
-    return JobResult(tokens, prefill_s, clock - prefill_s, tuple(rounds), tuple(finish), SLOTS[decision.strategy])
+    return JobResult(tokens, prefill_s, clock - prefill_s, tuple(rounds), tuple(finish))
 
 
 def prefill_seconds(case: Case, decision: Decision, lengths: np.ndarray[Any, np.dtype[np.float64]]) -> float:

@@ -91,7 +91,7 @@ def test_a_tied_embedding_in_ram_is_the_head() -> None:
 def test_homes_of_weights() -> None:
     case = stories.case()
     pinned = memory.placed_items(case, plan().policy, stories.layers(case.target, weights="pinned", ffn="pageable"))
-    assert pinned["decode"]["ram"] == {"weights, pinned": 2 * 160, "weights": 2 * 192}
+    assert pinned["decode"]["ram"] == {"pinned weights": 2 * 160, "pageable weights": 2 * 192}
     disk = memory.placed_items(case, plan(ring_slots=3).policy, stories.layers(case.target, weights="disk"))
     assert disk["prefill"]["disk"] == {"weights": 2 * 352}
     assert disk["prefill"]["ram"] == {"disk staging": 3 * 192}

@@ -56,7 +56,7 @@ def test_a_plain_plan_word_for_word() -> None:
         "  attention  weights vram, on gpu (all 2 layers)",
         "  KV         vram (all 2 layers)",
         "  FFN        vram on gpu (all 2 parts)",
-        "  busy       gpu 25%, h2d 90% of a round of 2.00 s per slot",
+        "  busy       gpu 25%, h2d 90% of a round of 2.00 s",
     ]
 
 
@@ -73,8 +73,8 @@ def test_a_speculative_plan_shows_its_draft_ring_tail_and_band() -> None:
         "  speculate with gamma 4, interleaved, 2 x 2 sequences in flight",
     ]
     lines = second.splitlines()
-    assert lines[1] == "  attention  1 layers weights pinned, on cpu (projections gpu); 1 layers weights vram, on gpu"
-    assert lines[2] == "  KV         1 layers ram; 1 layers vram"
+    assert lines[1] == "  attention  1 layer weights pinned, on cpu (projections gpu); 1 layer weights vram, on gpu"
+    assert lines[2] == "  KV         1 layer ram; 1 layer vram"
     assert lines[4] == "  draft      on gpu, 1 sequences at a time, KV kept in ram"
     assert lines[5].startswith("  ring       3 slots; ")
     assert lines[6].startswith("  tail       from 1 sequences left, ")
