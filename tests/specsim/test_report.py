@@ -76,7 +76,7 @@ def test_a_speculative_plan_shows_its_draft_ring_tail_and_band() -> None:
     assert lines[1] == "  attention  1 layer weights pinned, on cpu (projections gpu); 1 layer weights vram, on gpu"
     assert lines[2] == "  KV         1 layer ram; 1 layer vram"
     assert lines[4] == "  draft      on gpu, 1 sequences at a time, KV kept in ram"
-    assert lines[5].startswith("  ring       3 slots; ")
+    assert lines[5] == "  ring       3 slots for streamed weights"
     assert lines[6].startswith("  tail       from 1 sequences left, ")
 
 
