@@ -24,9 +24,9 @@ from specsim.simulator.job import JobResult
 PLACEMENTS: Final = 60
 SIMULATIONS: Final = 4
 #: simulations of neighbours of the best
-CLIMBS: Final = 16
+CLIMBS: Final = 12
 #: a kind of plan (speculative or not) that reaches less than this share of the best is not climbed any further
-BEHIND: Final = 0.98
+BEHIND: Final = 0.9
 #: batches below this are changed by whole sequences too
 SMALL: Final = 8
 #: draft lengths, and shares of the requests in flight, that the search starts from
@@ -35,7 +35,7 @@ SEED_SHARES: Final = (1, 8, 64)
 #: promises may be too high: a candidate is passed over when its bound is below this share of the best promise
 TRUST: Final = 0.9
 #: a neighbour is simulated if it promises to take at most this share of the best plan's promise
-ALIKE: Final = 1.002
+ALIKE: Final = 1.02
 
 Progress = Callable[[str], None]
 
@@ -199,9 +199,10 @@ class Search:
                 if slots != policy.ring_slots:
                     yield make(self.case, c.strategy, policy.gamma, policy.batch, slots, fetch, fixed)
         if fixed.gamma is None and policy.gamma:
-            for gamma in (policy.gamma - 1, policy.gamma + 1):
-                if gamma in GAMMAS:
-                    yield make(self.case, c.strategy, gamma, policy.batch, policy.ring_slots, fetch, fixed)
+            below = [gamma for gamma in GAMMAS if gamma < policy.gamma][-1:]
+            above = [gamma for gamma in GAMMAS if gamma > policy.gamma][:1]
+            for gamma in below + above:
+                yield make(self.case, c.strategy, gamma, policy.batch, policy.ring_slots, fetch, fixed)
         if fixed.batch is None:
             most = -(-self.case.workload.requests // policy.batches)
             sizes = {round(policy.batch * f) for f in (0.8, 0.9, 1.1, 1.25)}

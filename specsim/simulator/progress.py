@@ -1,6 +1,7 @@
 """How many tokens each request gains in each of its rounds: drawn once per request, whatever batch it is in.
 
-The draws are keyed by seed, gamma and request, so that two plans which differ in anything else meet the same luck.
+The draws are keyed by seed, request and round, so that all plans meet the same luck, whatever their batches; a longer
+draft accepts at least what a shorter one does.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def gains(acceptance: Acceptance | None, gamma: int, requests: int, tokens: int,
         return np.zeros((requests, 0), dtype=np.int64)
     if gamma == 0 or acceptance is None:
         return np.broadcast_to(np.arange(1, tokens + 1), (requests, tokens)).copy()
-    rng = np.random.default_rng((seed, gamma))
+    rng = np.random.default_rng(seed)
     drawn = sample_accepted(acceptance, gamma, rng, requests * tokens).reshape(requests, tokens) + 1
     total = np.minimum(np.cumsum(drawn, axis=1), tokens)
     rounds = int((total < tokens).sum(axis=1).max()) + 1

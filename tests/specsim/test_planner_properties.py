@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import assume, given, settings
@@ -119,7 +120,8 @@ def test_a_better_draft_speeds_up_the_same_decision(case: Case, gamma: int) -> N
         simulate_job(replace(case, acceptance=worlds.accepting(rate)), placed.decision, grid=EXACT).decode_s
         for rate in (0.2, 0.5, 0.8, 1.0)
     ]
-    assert seconds == sorted(seconds, reverse=True)
+    # Where as many rounds are needed all the same, those who got ahead have longer caches: hence not quite <=.
+    assert all(better <= 1.001 * worse for worse, better in pairwise(seconds))
 
 
 @settings(max_examples=2)
