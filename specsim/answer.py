@@ -49,7 +49,7 @@ class Upgrade(Wire, frozen=True):
 
 
 class SearchInfo(Wire, frozen=True):
-    """How the plan was found. `gap`: how much more the candidates that were not looked at promise."""
+    """How the plan was found. `gap`: by how much the roofline of what was not placed exceeds the plan."""
 
     candidates: int
     feasible: int
