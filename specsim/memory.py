@@ -92,18 +92,23 @@ def kv_layer_bytes(case: Case, policy: Policy) -> float:
     return cost.kv_bytes(case.target, kv_positions(case.workload, policy.in_flight, policy.gamma))
 
 
+def ring_bytes(case: Case, policy: Policy) -> float:
+    """A ring of staging buffers: in the fast memory, and one more in RAM where the disk is read for a GPU."""
+    return float(policy.ring_slots * largest_unit_bytes(case.target))
+
+
 def fixed_items(case: Case, policy: Policy) -> Peaks:
     """All that does not depend on where the target's units and caches are placed, and not on the draft."""
     target, workload = case.target, case.workload
     fast = case.machine.fast
-    ring = policy.ring_slots * largest_unit_bytes(target)
+    ring = ring_bytes(case, policy)
     longest = _longest_first(workload)
     wave = float(sum(longest[: policy.prefill_batch]))
     joining = join_tokens(workload) if policy.refill else 0.0
     peaks: Peaks = {phase: {memory: {} for memory in case.machine.budgets()} for phase in PHASES}
     for phase in PHASES:
         peaks[phase][fast]["head"] = float(head_bytes(target))
-        peaks[phase][fast]["ring"] = float(ring)
+        peaks[phase][fast]["ring"] = ring
         if not (target.tied and fast == "ram"):
             peaks[phase]["ram"]["embedding"] = float(embedding_bytes(target))
     peaks["prefill"][fast] |= workspaces(target, wave, policy.prefill_micro_batches, policy.prefill_batch)
@@ -166,7 +171,7 @@ def placed_items(case: Case, policy: Policy, layers: tuple[LayerPlacement, ...])
                 _add(peaks[phase]["vram"], "kv staging", kv_staging_bytes(case, policy))
         if any(home == "disk" for place in layers for home in homes_of(place)):
             for phase in PHASES:
-                _add(peaks[phase]["ram"], "disk staging", policy.ring_slots * largest_unit_bytes(target))
+                _add(peaks[phase]["ram"], "disk staging", ring_bytes(case, policy))
     return peaks
 
 

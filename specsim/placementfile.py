@@ -22,12 +22,16 @@ from specsim.partition import layer_units
 
 
 class Parts(Wire, frozen=True):
+    """So many parts of an FFN, one after another."""
+
     parts: int
     weights: Home
     processor: Processor
 
 
 class Layers(Wire, frozen=True):
+    """Layers placed alike: `layers` as in "0-3 7 9-11"."""
+
     layers: str
     attention: AttentionPlacement
     ffn: list[Parts]
@@ -55,19 +59,19 @@ def _ranges(numbers: Sequence[int]) -> str:
 def ungroup(groups: Sequence[Layers], target: Model, where: str) -> tuple[LayerPlacement, ...]:
     placed: dict[int, LayerPlacement] = {}
     where = f"{where}: placement"
-    for group in groups:
+    for alike in groups:
         most = max(layer_units(target, kind).parts for kind in target.ffn_kinds)
-        if any(not 1 <= p.parts <= most for p in group.ffn):
-            raise InputError(f"layers {group.layers!r} name a number of FFN parts that is not 1 to {most}", where=where)
-        ffn = tuple(PartPlacement(p.weights, p.processor) for p in group.ffn for _ in range(p.parts))
-        for word in group.layers.split():
+        if any(not 1 <= p.parts <= most for p in alike.ffn):
+            raise InputError(f"layers {alike.layers!r} name a number of FFN parts that is not 1 to {most}", where=where)
+        ffn = tuple(PartPlacement(p.weights, p.processor) for p in alike.ffn for _ in range(p.parts))
+        for word in alike.layers.split():
             first, _, last = word.partition("-")
             if not first.isdecimal() or not (last or first).isdecimal():
-                raise InputError(f"layers {group.layers!r} is not like '0-3 7'", where=where)
+                raise InputError(f"layers {alike.layers!r} is not like '0-3 7'", where=where)
             for layer in range(int(first), min(int(last or first), target.layers) + 1):
                 if layer in placed:
                     raise InputError(f"layer {layer} is placed twice", where=where)
-                placed[layer] = LayerPlacement(group.attention, ffn)
+                placed[layer] = LayerPlacement(alike.attention, ffn)
     if sorted(placed) != list(range(target.layers)):
         wrong = sorted(set(placed) ^ set(range(target.layers)))[0]
         problem = "is not placed" if wrong < target.layers else f"does not exist in {target.name!r}"

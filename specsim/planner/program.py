@@ -14,9 +14,19 @@ import msgspec
 import pulp
 
 from specsim.decision import MEMORY_OF, AttentionPlacement, Decision, LayerPlacement, PartPlacement
-from specsim.memory import PHASES, PINNABLE, Peaks, draft_items, fixed_items, kv_layer_bytes, kv_staging_bytes, totals
+from specsim.memory import (
+    PHASES,
+    PINNABLE,
+    Peaks,
+    draft_items,
+    fixed_items,
+    kv_layer_bytes,
+    kv_staging_bytes,
+    ring_bytes,
+    totals,
+)
 from specsim.model import FeedForward
-from specsim.partition import LayerUnits, largest_unit_bytes, layer_units
+from specsim.partition import LayerUnits, layer_units
 from specsim.planner.assignment import spread
 from specsim.planner.classes import LayerClass, Row, class_rows, layer_classes, worthwhile
 from specsim.planner.options import Loads, PassLoads
@@ -176,7 +186,7 @@ class PlacementProgram:
             lambda a: a.weights == "disk" and case.machine.gpu is not None,
             lambda part: part.weights == "disk" and case.machine.gpu is not None,
         )
-        disk_staging = policy.ring_slots * largest_unit_bytes(case.target)
+        disk_staging = ring_bytes(case, policy)
         for phase in PHASES:
             for memory, budget in budgets.items():
                 terms = self._bytes(memory, kv)

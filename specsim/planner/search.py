@@ -56,14 +56,13 @@ class Found:
 @dataclass(frozen=True, slots=True)
 class SearchResult:
     """All that a search simulated, best first; empty where nothing fits. `bound` is an upper bound on the throughput
-    of any plan on the grids; `gap` how much more than the best the candidates that were not refined promise."""
+    of any plan on the grids; `gap` by how much the roofline of what was not placed exceeds the best."""
 
     found: tuple[Found, ...]
     bound: float
     gap: float
     candidates: int
     feasible: int
-    infeasible: tuple[Candidate, ...]
     seconds: float
 
 
@@ -118,7 +117,6 @@ class Search:
             max(0.0, left / best - 1) if best else 0.0,
             len(everyone),
             sum(placed is not None for placed in self._placed.values()),
-            tuple(c for c, placed in self._placed.items() if placed is None),
             time.perf_counter() - start,
         )
 

@@ -19,7 +19,7 @@ from specsim.memory import join_tokens
 from specsim.schedule.lower import lower_prefill, lower_rounds
 from specsim.schedule.round import RoundShape
 from specsim.simulator import pricing
-from specsim.simulator.progress import gains
+from specsim.simulator.progress import gains, rounds_needed
 from specsim.workload import prompt_lengths
 
 #: ratio of neighbouring row counts on the grid of round shapes
@@ -120,7 +120,7 @@ def simulate_job(case: Case, decision: Decision, *, grid: float = GRID) -> JobRe
     lengths = prompt_lengths(workload).astype(float)
     wanted = workload.output_tokens - 1
     gained = gains(case.acceptance, policy.gamma, workload.requests, wanted)
-    needed = (gained < wanted).sum(axis=1) + (1 if wanted > 0 else 0)
+    needed = rounds_needed(case.acceptance, policy.gamma, workload.requests, wanted)
     pricer = RoundPricer(case, decision, grid)
     rounds: list[Round] = []
     finish = np.zeros(workload.requests)
