@@ -15,7 +15,7 @@ from typing import Any, Final
 from specsim import machines, profiles
 from specsim.acceptance import Acceptance
 from specsim.answer import Plan
-from specsim.case import Case, same_vocabulary
+from specsim.case import NGRAM, Case, same_vocabulary
 from specsim.errors import InfeasibleError, InputError, UnknownNameError
 from specsim.hardware import Machine
 from specsim.memory import peak_items, shortfall
@@ -37,6 +37,8 @@ __all__ = ["Simulation", "case", "explain", "plan", "read_plan", "simulate", "wr
 
 #: where nothing is known of a pair: a common figure of the literature for same-family drafts, announced as assumed
 ASSUMED_ACCEPTANCE: Final = 0.7
+#: for text that repeats itself here and there; prose has less, code that is being edited far more
+ASSUMED_NGRAM_ACCEPTANCE: Final = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,18 +107,19 @@ def case(
     requests: int | None = None,
     **parts: Any,
 ) -> Case:
-    """A question from names, files or values. `parts` are those of `machines.assemble`: gpu, host, link, disk, vram,
-    ram (bytes), link_bytes_per_s, disk_bytes_per_s. `acceptance` is a rate, a pair profile's name or its file."""
+    """A question from names, files or values. `draft` may also be "none", "auto" or "ngram". `acceptance` is a rate, a
+    pair profile's name or its file. `parts` are those of `machines.assemble`: gpu, host, link, disk, vram, ram (bytes),
+    link_bytes_per_s, disk_bytes_per_s."""
     built = machine if isinstance(machine, Machine) else machines.assemble(machine=machine, **parts)
     big = model(target, dtype)
     if str(draft) == "auto":
         draft = known_draft(big)
-    small = None if draft is None or str(draft) == "none" else model(draft, dtype)
     work = _workload(workload, prompt_tokens, output_tokens, requests)
-    if small is None:
+    if draft is None or str(draft) == "none":
         if acceptance is not None:
             raise InputError("acceptance is given without a draft", where="--acceptance", hint="name a --draft")
         return Case(built, big, work)
+    small = None if str(draft) == NGRAM else model(draft, dtype)
     return Case(built, big, work, small, _acceptance(acceptance, big, small, work))
 
 
@@ -176,8 +179,9 @@ def _workload(
     return base if requests is None else replace(base, requests=requests)
 
 
-def _acceptance(given: float | str | None, target: Model, draft: Model, work: Workload) -> Acceptance:
-    """The rate or profile that was given, else the pair's profile for this text or any, else an assumption."""
+def _acceptance(given: float | str | None, target: Model, draft: Model | None, work: Workload) -> Acceptance:
+    """The rate or profile that was given, else the pair's profile for this text or any, else an assumption. Without a
+    `draft` it is that of n-gram drafting."""
     if given is not None:
         try:
             rate = float(given)
@@ -186,6 +190,9 @@ def _acceptance(given: float | str | None, target: Model, draft: Model, work: Wo
         if not 0 <= rate <= 1:
             raise InputError(f"acceptance is {given}", where="--acceptance", hint="give 0 to 1, or a pair profile")
         return Acceptance.constant(rate, "given", "on the command line")
+    if draft is None:
+        why = "n-gram drafting: it depends wholly on the text; give --acceptance, or measure it"
+        return Acceptance.constant(ASSUMED_NGRAM_ACCEPTANCE, "assumed", why)
     pairs = [profiles.pair(name) for name in profiles.names("pair")]
     known = [pair for pair in pairs if (pair.target, pair.draft) == (target.name, draft.name)]
     for pair in sorted(known, key=lambda pair: pair.text != work.name):

@@ -14,6 +14,9 @@ from specsim.workload import Workload
 #: Qwen2.5 pads one tokenizer's embedding table to 151,936 rows in small models and to 152,064 in large ones
 PADDED: Final = {"qwen2": 1024}
 
+#: the name of a draft that is no model
+NGRAM: Final = "ngram"
+
 
 def same_vocabulary(target: Model, draft: Model) -> bool:
     """Whether the two share a tokenizer, as far as a config can tell: equal sizes, but for a family's known padding."""
@@ -23,7 +26,8 @@ def same_vocabulary(target: Model, draft: Model) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Without a `draft` there is no `acceptance` either, and every plan is a plain one."""
+    """`acceptance` without a `draft` is n-gram drafting: what followed the sequence's last few tokens where its own
+    text had them before is proposed again, at no cost worth counting. Without an `acceptance` every plan is plain."""
 
     machine: Machine
     target: Model
@@ -32,8 +36,8 @@ class Case:
     acceptance: Acceptance | None = None
 
     def __post_init__(self) -> None:
-        if (self.draft is None) != (self.acceptance is None):
-            raise InputError("a draft and its acceptance go together", hint="give both or neither")
+        if self.draft is not None and self.acceptance is None:
+            raise InputError(f"draft {self.draft.name!r} has no acceptance", where="draft", hint="give its acceptance")
         if self.draft is not None and not same_vocabulary(self.target, self.draft):
             raise InputError(
                 f"draft {self.draft.name!r} has a vocabulary of {self.draft.vocab} tokens, "
@@ -50,8 +54,13 @@ class Case:
                     hint="shorten the prompts or the output",
                 )
 
+    @property
+    def ngram(self) -> bool:
+        """Whether candidates come from the text itself."""
+        return self.draft is None and self.acceptance is not None
+
     def plain(self) -> Case:
-        """The same question without a draft."""
+        """The same question without speculation."""
         return replace(self, draft=None, acceptance=None)
 
     def on(self, machine: Machine) -> Case:

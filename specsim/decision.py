@@ -10,6 +10,8 @@ from typing import Literal
 
 import msgspec
 
+from specsim.partition import PART_BYTES
+
 #: where weights live. Without a GPU: "ram" or "disk". With one: "pinned" and "pageable" are both RAM.
 Home = Literal["vram", "pinned", "pageable", "ram", "disk"]
 Processor = Literal["gpu", "cpu"]
@@ -62,16 +64,18 @@ class DraftPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The numbers. `gamma` 0 is plain decoding; `batch` sequences in each of `batches` in flight; `prefill_batch`
-    sequences per prefill sweep; attention in `verify_micro_batches` / `prefill_micro_batches` per layer and batch;
-    `ring_slots` staging buffers of the largest unit; `expert_fetch` "routed" waits for the router and moves only the
-    experts that are asked for; `refill` puts a waiting request into each freed place."""
+    """The numbers. `gamma` 0 is plain decoding, with no `draft` candidates come from the text itself; `batch` sequences
+    in each of `batches` in flight; `prefill_batch` sequences per prefill sweep; attention in `verify_micro_batches` /
+    `prefill_micro_batches` per layer and batch; `ring_slots` staging buffers of the largest unit, FFNs cut in parts of
+    about `part_bytes`; `expert_fetch` "routed" waits for the router and moves only the experts that are asked for;
+    `refill` puts a waiting request into each freed place."""
 
     gamma: int
     batch: int
     batches: int
     prefill_batch: int
     ring_slots: int
+    part_bytes: int = PART_BYTES
     verify_micro_batches: int = 1
     prefill_micro_batches: int = 1
     expert_fetch: Literal["all", "routed"] = "all"

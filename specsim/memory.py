@@ -16,7 +16,7 @@ from specsim.case import Case
 from specsim.cost import work as cost
 from specsim.decision import MEMORY_OF, Decision, DraftPolicy, LayerPlacement, Policy, homes_of
 from specsim.model import Model
-from specsim.partition import embedding_bytes, head_bytes, largest_unit_bytes, layer_units
+from specsim.partition import PART_BYTES, embedding_bytes, head_bytes, largest_unit_bytes, layer_units
 from specsim.workload import Workload, prompt_lengths
 
 PHASES: Final = ("prefill", "transition", "decode")
@@ -53,13 +53,21 @@ def join_tokens(workload: Workload) -> float:
     return float(max(JOIN_TOKENS, workload.prompt_tokens_max))
 
 
-def workspaces(model: Model, tokens: float, micro_batches: int, head_rows: float, batches: int = 1) -> Items:
+def workspaces(
+    model: Model,
+    tokens: float,
+    micro_batches: int,
+    head_rows: float,
+    *,
+    batches: int = 1,
+    part_bytes: int = PART_BYTES,
+) -> Items:
     """Activations of a pass over `tokens` tokens per batch on its main processor. Batches take turns in all of
     them but the hidden states."""
     size, chunk = model.element_bytes, min(tokens, CHUNK_TOKENS)
     ffn = 0.0
     for kind in model.ffn_kinds:
-        units = layer_units(model, kind)
+        units = layer_units(model, kind, part_bytes)
         routed = min(chunk * kind.top_k / units.parts * IMBALANCE, chunk * kind.top_k) if kind.is_moe else chunk
         ffn = max(ffn, routed * (2 * model.hidden + 3 * kind.width) * size)
     heads = 2 * model.heads + 2 * model.kv_heads
@@ -94,7 +102,7 @@ def kv_layer_bytes(case: Case, policy: Policy) -> float:
 
 def ring_bytes(case: Case, policy: Policy) -> float:
     """A ring of staging buffers: in the fast memory, and one more in RAM where the disk is read for a GPU."""
-    return float(policy.ring_slots * largest_unit_bytes(case.target))
+    return float(policy.ring_slots * largest_unit_bytes(case.target, policy.part_bytes))
 
 
 def fixed_items(case: Case, policy: Policy) -> Peaks:
@@ -111,10 +119,19 @@ def fixed_items(case: Case, policy: Policy) -> Peaks:
         peaks[phase][fast]["ring"] = ring
         if not (target.tied and fast == "ram"):
             peaks[phase]["ram"]["embedding"] = float(embedding_bytes(target))
-    peaks["prefill"][fast] |= workspaces(target, wave, policy.prefill_micro_batches, policy.prefill_batch)
+    peaks["prefill"][fast] |= workspaces(
+        target, wave, policy.prefill_micro_batches, policy.prefill_batch, part_bytes=policy.part_bytes
+    )
     tokens = policy.batch * (policy.gamma + 1) + joining
-    peaks["decode"][fast] |= workspaces(target, tokens, policy.verify_micro_batches, tokens, policy.batches)
+    peaks["decode"][fast] |= workspaces(
+        target, tokens, policy.verify_micro_batches, tokens, batches=policy.batches, part_bytes=policy.part_bytes
+    )
     return peaks
+
+
+def draft_slots(policy: Policy, draft: DraftPolicy) -> int:
+    """Buffers for the draft's KV of a micro-batch, where it does not stay: two, if another one ever comes."""
+    return 2 if draft.kv == "ram" and (draft.micro_batch < policy.batch or policy.batches > 1) else 1
 
 
 def draft_items(case: Case, policy: Policy, draft: DraftPolicy) -> Peaks:
@@ -124,11 +141,9 @@ def draft_items(case: Case, policy: Policy, draft: DraftPolicy) -> Peaks:
     home = "vram" if draft.processor == "gpu" else "ram"
     positions = kv_positions(case.workload, policy.in_flight, policy.gamma)
     micro = min(draft.micro_batch, policy.batch)
-    count = -(-policy.batch // micro)
-    working = _fullest(case.workload, policy.batch, count, policy.gamma)
+    working = _fullest(case.workload, policy.batch, -(-policy.batch // micro), policy.gamma)
     whole = model.layers * cost.kv_bytes(model, positions)
-    buffers = 2 if draft.kv == "ram" and count * policy.batches > 1 else 1
-    visiting = model.layers * cost.kv_bytes(model, working) * buffers
+    visiting = model.layers * cost.kv_bytes(model, working) * draft_slots(policy, draft)
     joining = join_tokens(case.workload) if policy.refill else 0.0
     peaks: Peaks = {phase: {memory: {} for memory in case.machine.budgets()} for phase in PHASES}
     for phase in PHASES:
@@ -140,7 +155,7 @@ def draft_items(case: Case, policy: Policy, draft: DraftPolicy) -> Peaks:
             peaks[phase]["ram"]["draft weights (to load)"] = float(model.weight_bytes)
     catch_up = float(min(working, CHUNK_TOKENS)) if draft.kv == "none" else micro + joining
     for phase, tokens in (("transition", float(min(working, CHUNK_TOKENS))), ("decode", catch_up)):
-        spaces = workspaces(model, tokens, 1, micro)
+        spaces = workspaces(model, tokens, 1, micro, part_bytes=policy.part_bytes)
         peaks[phase][home]["draft workspace"] = sum(spaces.values())
         if draft.kv == home:
             peaks[phase][home]["draft kv"] = whole
@@ -157,7 +172,7 @@ def placed_items(case: Case, policy: Policy, layers: tuple[LayerPlacement, ...])
     peaks: Peaks = {phase: {memory: {} for memory in case.machine.budgets()} for phase in PHASES}
     kv = kv_layer_bytes(case, policy)
     for layer, place in enumerate(layers):
-        units = layer_units(target, target.layer_ffn(layer))
+        units = layer_units(target, target.layer_ffn(layer), policy.part_bytes)
         homes = [(place.attention.weights, units.attention_bytes)]
         homes += [(part.weights, units.part_bytes) for part in place.ffn]
         for phase in PHASES:

@@ -15,8 +15,10 @@ from typing import Final
 from specsim.model import FeedForward, Model
 from specsim.units import MiB
 
-#: the largest part of an FFN that moves as one, where the model can be cut so fine
+#: the largest part of an FFN that moves as one, where the model can be cut so fine; a small fast memory asks for less
 PART_BYTES: Final = 512 * MiB
+#: parts of a layer at most: finer ones would gain nothing and swell every graph, so parts grow instead
+MOST_PARTS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +32,17 @@ class LayerUnits:
 
 
 @lru_cache(maxsize=256)
-def layer_units(model: Model, ffn: FeedForward) -> LayerUnits:
-    """The units of a layer of `model` whose FFN is `ffn`. The router counts with the attention: both are read first."""
+def layer_units(model: Model, ffn: FeedForward, part_bytes: int) -> LayerUnits:
+    """The units of a layer of `model` whose FFN is `ffn`, cut in parts of at most `part_bytes` where that takes no
+    more than `MOST_PARTS` and cuts no expert. The router counts with the attention: both are read first."""
     size = model.element_bytes
     attention = (model.attention_parameters + model.router_parameters(ffn)) * size
     expert = model.expert_parameters(ffn) * size
     if ffn.is_moe:
-        per_part = max(1, min(ffn.experts, int(PART_BYTES // expert)))
+        per_part = max(1, math.ceil(ffn.experts / MOST_PARTS), min(ffn.experts, int(part_bytes // expert)))
         parts = math.ceil(ffn.experts / per_part)
         return LayerUnits(attention, ffn, parts, math.ceil(ffn.experts / parts) * expert)
-    parts = 1 if expert <= PART_BYTES else 3  # gate, up, down
+    parts = 1 if expert <= part_bytes else 3  # gate, up, down
     return LayerUnits(attention, ffn, parts, math.ceil(expert / parts))
 
 
@@ -52,6 +55,7 @@ def embedding_bytes(model: Model) -> int:
     return model.embedding_parameters * model.element_bytes
 
 
-def largest_unit_bytes(model: Model) -> int:
+def largest_unit_bytes(model: Model, part_bytes: int) -> int:
     """What a slot of the staging ring has to hold."""
-    return max(max(u.attention_bytes, u.part_bytes) for u in (layer_units(model, ffn) for ffn in model.ffn_kinds))
+    units = [layer_units(model, ffn, part_bytes) for ffn in model.ffn_kinds]
+    return max(max(u.attention_bytes, u.part_bytes) for u in units)

@@ -56,11 +56,12 @@ def _ranges(numbers: Sequence[int]) -> str:
     return " ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
-def ungroup(groups: Sequence[Layers], target: Model, where: str) -> tuple[LayerPlacement, ...]:
+def ungroup(groups: Sequence[Layers], target: Model, part_bytes: int, where: str) -> tuple[LayerPlacement, ...]:
     placed: dict[int, LayerPlacement] = {}
     where = f"{where}: placement"
+    parts = {kind: layer_units(target, kind, part_bytes).parts for kind in target.ffn_kinds}
+    most = max(parts.values())
     for alike in groups:
-        most = max(layer_units(target, kind).parts for kind in target.ffn_kinds)
         if any(not 1 <= p.parts <= most for p in alike.ffn):
             raise InputError(f"layers {alike.layers!r} name a number of FFN parts that is not 1 to {most}", where=where)
         ffn = tuple(PartPlacement(p.weights, p.processor) for p in alike.ffn for _ in range(p.parts))
@@ -77,16 +78,16 @@ def ungroup(groups: Sequence[Layers], target: Model, where: str) -> tuple[LayerP
         problem = "is not placed" if wrong < target.layers else f"does not exist in {target.name!r}"
         raise InputError(f"layer {wrong} {problem}", where=where)
     for layer, place in sorted(placed.items()):
-        parts = layer_units(target, target.layer_ffn(layer)).parts
-        if len(place.ffn) != parts:
-            raise InputError(f"layer {layer} places {len(place.ffn)} FFN parts of {parts}", where=where)
+        wanted = parts[target.layer_ffn(layer)]
+        if len(place.ffn) != wanted:
+            raise InputError(f"layer {layer} places {len(place.ffn)} FFN parts of {wanted}", where=where)
     return tuple(placed[layer] for layer in range(target.layers))
 
 
 def check(case: Case, decision: Decision, where: str) -> None:
     """A plan that nobody could run is bad input."""
     policy, gpu = decision.policy, case.machine.gpu is not None
-    for name in ("batch", "batches", "prefill_batch", "verify_micro_batches", "prefill_micro_batches"):
+    for name in ("batch", "batches", "prefill_batch", "part_bytes", "verify_micro_batches", "prefill_micro_batches"):
         if getattr(policy, name) < 1:
             raise InputError(f"policy.{name} is {getattr(policy, name)}", where=where, hint="it must be 1 or more")
     if policy.batches != BATCHES[decision.strategy]:
@@ -98,9 +99,11 @@ def check(case: Case, decision: Decision, where: str) -> None:
         raise InputError("policy.draft keeps its KV in vram and computes on the cpu", where=where)
     if policy.gamma < 0 or policy.ring_slots < 0:
         raise InputError("policy.gamma and policy.ring_slots must be 0 or more", where=where)
-    if policy.gamma > 0 and (case.draft is None or policy.draft is None):
+    if policy.gamma > 0 and (case.acceptance is None or (case.draft is not None and policy.draft is None)):
         raise InputError(f"policy.gamma is {policy.gamma} but there is no draft", where=where)
     if policy.draft is not None:
+        if case.draft is None:
+            raise InputError("policy.draft says how a draft runs, but the plan has no draft model", where=where)
         if policy.draft.micro_batch < 1:
             hint = "it must be 1 or more"
             raise InputError(f"policy.draft.micro_batch is {policy.draft.micro_batch}", where=where, hint=hint)

@@ -20,8 +20,8 @@ import yaml
 from specsim import machines
 from specsim.acceptance import Acceptance
 from specsim.answer import Plan, Predicted, Provenance, SearchInfo, Wire
-from specsim.case import Case
-from specsim.decision import Decision, Policy, StrategyName, Tail
+from specsim.case import NGRAM, Case
+from specsim.decision import Decision, LayerPlacement, Policy, StrategyName, Tail
 from specsim.errors import InputError
 from specsim.model import from_config, to_config
 from specsim.placementfile import Layers, check, group, ungroup
@@ -36,10 +36,14 @@ class _ModelFile(Wire, frozen=True):
     config: dict[str, Any]
 
 
-class _DraftFile(_ModelFile, frozen=True):
+class _DraftFile(Wire, frozen=True):
+    """A model has a `config`; the other kind of draft is n-gram drafting, which is called by that name."""
+
+    name: str
     acceptance: list[float]
     acceptance_kind: str
     acceptance_source: str
+    config: dict[str, Any] | None = None
 
 
 class _WorkloadFile(Wire, frozen=True):
@@ -80,10 +84,10 @@ def to_dict(plan: Plan) -> dict[str, Any]:
     """The plan as plain values, in the order of the file."""
     case, decision = plan.case, plan.decision
     draft = None
-    if case.draft is not None and case.acceptance is not None:
+    if case.acceptance is not None:
         draft = _DraftFile(
-            name=case.draft.name,
-            config=to_config(case.draft),
+            name=NGRAM if case.draft is None else case.draft.name,
+            config=None if case.draft is None else to_config(case.draft),
             acceptance=list(case.acceptance.hazards),
             acceptance_kind=case.acceptance.kind,
             acceptance_source=case.acceptance.source,
@@ -123,14 +127,22 @@ def from_dict(data: Any, where: str) -> Plan:
     target = from_config(file.target.config, name=file.target.name, where=f"{where}: target")
     draft, acceptance = None, None
     if file.draft is not None:
-        draft = from_config(file.draft.config, name=file.draft.name, where=f"{where}: draft")
+        if file.draft.config is not None:
+            draft = from_config(file.draft.config, name=file.draft.name, where=f"{where}: draft")
+        elif file.draft.name != NGRAM:
+            hint = f"only {NGRAM!r} is a draft without one"
+            raise InputError(f"draft {file.draft.name!r} lacks its config", where=where, hint=hint)
         acceptance = Acceptance(tuple(file.draft.acceptance), file.draft.acceptance_kind, file.draft.acceptance_source)
     case = Case(machine, target, Workload(**msgspec.to_builtins(file.workload)), draft, acceptance)
+
+    def placed(layers: list[Layers]) -> tuple[LayerPlacement, ...]:
+        return ungroup(layers, target, file.policy.part_bytes, where)
+
     decision = Decision(
         file.strategy,
         file.policy,
-        ungroup(file.placement.layers, target, where),
-        tuple(Tail(tail.rows, ungroup(tail.layers, target, where)) for tail in file.placement.tails),
+        placed(file.placement.layers),
+        tuple(Tail(tail.rows, placed(tail.layers)) for tail in file.placement.tails),
     )
     check(case, decision, where)
     for name in Predicted.__struct_fields__:

@@ -29,7 +29,7 @@ from specsim.report.text import plan_text
 @quantity_option("--link", "bytes/s", "Rate of a large pinned copy over the link, for example 12GB/s.")
 @quantity_option("--disk-bandwidth", "bytes/s", "Rate of a sequential read, for example 3GB/s.")
 @click.option("--target", required=True, help="The big model: profile name, checkpoint directory or config.json.")
-@click.option("--draft", default="none", show_default=True, help="The small model, likewise; none, or auto.")
+@click.option("--draft", default="none", show_default=True, help="The small model, likewise; none, auto, or ngram.")
 @click.option("--workload", help="A workload by profile name or file.")
 @click.option("--prompt-tokens", type=click.IntRange(min=1), help="Tokens of every prompt.")
 @click.option("--output-tokens", type=click.IntRange(min=1), help="Tokens that every request wants.")

@@ -22,9 +22,9 @@ from specsim.cost import timing
 from specsim.cost import work as cost
 from specsim.cost.shapes import PassShape, decode_shape, prefill_shape
 from specsim.cost.work import Work
-from specsim.decision import SLOTS
+from specsim.decision import SLOTS, Policy
 from specsim.memory import fixed_items, join_tokens, kv_layer_bytes, totals
-from specsim.partition import layer_units
+from specsim.partition import PART_BYTES, layer_units
 from specsim.planner.candidates import Candidate
 
 
@@ -57,11 +57,18 @@ class _Unit:
 
 
 def pass_bound(
-    case: Case, shape: PassShape, room: float, *, routed: bool = False, prefill: bool = False, held: float = 0.0
+    case: Case,
+    shape: PassShape,
+    room: float,
+    *,
+    routed: bool = False,
+    prefill: bool = False,
+    held: float = 0.0,
+    part_bytes: int = PART_BYTES,
 ) -> float:
     """Seconds that a pass of `shape` takes at least with `room` bytes of fast memory for weights. `held` bytes of fast
     memory and RAM together are taken by all that cannot go to disk."""
-    units = _units(case, shape, routed=routed, prefill=prefill)
+    units = _units(case, shape, part_bytes, routed=routed, prefill=prefill)
     head = timing.seconds(case.machine, case.machine.main, (cost.head(case.target, shape.head_rows),))
     return max(_computing(units, head), _moving(case, units, room), _disk_seconds(case, units, held))
 
@@ -81,7 +88,8 @@ def job_bound(case: Case, candidate: Candidate, demand: Demand) -> float:
         if room < 0 or kept > sum(size for memory, size in machine.budgets().items() if memory != "disk"):
             continue
         decode = _decode_bound(case, candidate, processor, demand, room, kept)
-        best = min(best, decode + pass_bound(case, first, room + weights, prefill=True, held=held))
+        sweep = pass_bound(case, first, room + weights, prefill=True, held=held, part_bytes=policy.part_bytes)
+        best = min(best, decode + sweep)
     return best
 
 
@@ -96,8 +104,7 @@ def _decode_bound(
     if demand.joining:
         most = join_tokens(case.workload)
         shape = PassShape(0.0, most, 0.0, 0.0, 0.0)
-        routed = policy.expert_fetch == "routed"
-        joining = demand.joining / most * pass_bound(case, shape, room, routed=routed, held=held)
+        joining = demand.joining / most * _verify_bound(case, policy, shape, room, held)
     return max(full, least, joining)
 
 
@@ -107,13 +114,18 @@ def _round_bound(
     """A round with `rows` sequences, the draft on `processor`."""
     policy, slots = candidate.policy, SLOTS[candidate.strategy]
     shape = decode_shape(rows / slots, policy.gamma + 1, context, case.target.sliding_window)
-    verify = slots * pass_bound(case, shape, room, routed=policy.expert_fetch == "routed", held=held)
+    verify = slots * _verify_bound(case, policy, shape, room, held)
     if processor is None or case.draft is None:
         return verify
     step = decode_shape(rows / policy.batches, 1, context, case.draft.sliding_window)
     seconds = timing.seconds(case.machine, processor, cost.whole_pass(case.draft, step))
     drafting = policy.batches * policy.gamma * seconds
     return max(verify, drafting) if candidate.strategy == "interleaved" else verify + drafting
+
+
+def _verify_bound(case: Case, policy: Policy, shape: PassShape, room: float, held: float) -> float:
+    routed = policy.expert_fetch == "routed"
+    return pass_bound(case, shape, room, routed=routed, held=held, part_bytes=policy.part_bytes)
 
 
 def _drafts(case: Case, candidate: Candidate) -> list[tuple[str | None, float]]:
@@ -124,7 +136,7 @@ def _drafts(case: Case, candidate: Candidate) -> list[tuple[str | None, float]]:
     return [("gpu", weights), ("cpu", 0.0)] if case.machine.gpu else [("cpu", weights)]
 
 
-def _units(case: Case, shape: PassShape, *, routed: bool, prefill: bool) -> list[_Unit]:
+def _units(case: Case, shape: PassShape, part_bytes: int, *, routed: bool, prefill: bool) -> list[_Unit]:
     target, machine = case.target, case.machine
 
     def pair(work: Work) -> tuple[float, float]:
@@ -134,7 +146,7 @@ def _units(case: Case, shape: PassShape, *, routed: bool, prefill: bool) -> list
 
     units = []
     for kind, layers in target.ffn_kinds.items():
-        sizes = layer_units(target, kind)
+        sizes = layer_units(target, kind, part_bytes)
         attention = pair(cost.projections(target, shape.tokens)), pair(cost.attention_core(target, shape))
         part = pair(cost.feed_forward(target, kind, shape.tokens, 1 / sizes.parts))
         used = cost.distinct_experts(kind, shape.tokens) / kind.experts if routed and kind.is_moe else 1.0

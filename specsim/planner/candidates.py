@@ -15,8 +15,9 @@ from specsim.cost.work import distinct_experts, kv_bytes
 from specsim.decision import BATCHES, Policy, StrategyName
 from specsim.errors import InputError, UnknownNameError
 from specsim.memory import CHUNK_TOKENS, kv_positions, workspaces
+from specsim.partition import PART_BYTES
 from specsim.schedule.lower import STRATEGIES
-from specsim.units import MiB
+from specsim.units import KiB, MiB
 from specsim.workload import prompt_lengths
 
 MOST_GAMMA: Final = 64
@@ -29,6 +30,11 @@ KV_PIECE: Final = 512 * MiB
 PREFILL_TOKENS: Final = 16384
 #: share of the fast memory that the activations of a prefill sweep may take
 SWEEP_SHARE: Final = 0.25
+#: share of the fast memory that one part of an FFN may take: a ring of three of them, the usual one, then takes less
+#: than a fifth, and most of the memory is left for weights that stay and for caches
+PART_SHARE: Final = 1 / 16
+#: copies of smaller parts would cost more in latency than in bandwidth
+LEAST_PART_BYTES: Final = 64 * KiB
 #: routed fetching is looked at where it would spare at least this share of the experts
 ROUTED_SPARES: Final = 0.03
 
@@ -85,7 +91,7 @@ def candidates(case: Case, fixed: Fixed) -> Iterator[Candidate]:
     requests = case.workload.requests
     totals = {n for n in IN_FLIGHT if n < requests} | {math.ceil(requests / n) for n in (1, 2, 3, 4)}
     # A request for one token gets it from its prefill: there is nothing to speculate about.
-    gammas = (0, *GAMMAS) if case.draft is not None and case.workload.output_tokens > 1 else (0,)
+    gammas = (0, *GAMMAS) if case.acceptance is not None and case.workload.output_tokens > 1 else (0,)
     strategies = tuple(STRATEGIES) if fixed.strategy is None else (fixed.strategy,)
     if fixed.batch is not None:
         strategies = tuple(s for s in strategies if fixed.batch * BATCHES[s] < requests + BATCHES[s])
@@ -132,6 +138,7 @@ def make(
         batches=batches,
         prefill_batch=prefill_batch,
         ring_slots=ring_slots if fixed.ring_slots is None else fixed.ring_slots,
+        part_bytes=part_bytes(case),
         verify_micro_batches=min(micro, batch),
         prefill_micro_batches=max(1, min(math.ceil(prompts / PREFILL_TOKENS), prefill_batch)),
         expert_fetch=fetch,  # type: ignore[arg-type]
@@ -151,6 +158,12 @@ def _fetches(case: Case, sequences: int, gamma: int, fixed: Fixed) -> tuple[str,
     return ("all", "routed") if used < 1 - ROUTED_SPARES else ("all",)
 
 
+def part_bytes(case: Case) -> int:
+    """The largest power of two within a part's share of the fast memory, from `LEAST_PART_BYTES` to `PART_BYTES`."""
+    share = PART_SHARE * case.machine.budgets()[case.machine.fast]
+    return 1 << (int(max(LEAST_PART_BYTES, min(share, PART_BYTES))).bit_length() - 1)
+
+
 def _prefill_batch(case: Case, in_flight: int) -> int:
     """The most prompts whose activations take no more than their share of the fast memory, halving from all."""
     lengths = prompt_lengths(case.workload)
@@ -159,7 +172,7 @@ def _prefill_batch(case: Case, in_flight: int) -> int:
     while batch > 1:
         tokens = float(lengths[:batch].sum())
         micro = max(1, math.ceil(tokens / PREFILL_TOKENS))
-        if sum(workspaces(case.target, tokens, micro, batch).values()) <= budget:
+        if sum(workspaces(case.target, tokens, micro, batch, part_bytes=part_bytes(case)).values()) <= budget:
             break
         batch = math.ceil(batch / 2)
     return batch

@@ -12,10 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from specsim.case import Case
 from specsim.decision import AttentionPlacement, PartPlacement
 from specsim.model import FeedForward
-from specsim.partition import layer_units
 from specsim.planner.options import Loads, PassLoads
 
 #: parts of a layer's FFN that the CPU may compute beside a GPU; all of them is a choice too
@@ -46,10 +44,9 @@ class LayerClass:
 
 
 def layer_classes(
-    case: Case, attention: Sequence[AttentionPlacement], parts: Sequence[PartPlacement], kind: FeedForward
+    size: int, attention: Sequence[AttentionPlacement], parts: Sequence[PartPlacement], kind: FeedForward
 ) -> list[LayerClass]:
-    """All classes of layers with FFN `kind`."""
-    size = layer_units(case.target, kind).parts
+    """All classes of layers with FFN `kind` of `size` parts."""
     modes = dict.fromkeys((a.processor, a.projections, a.kv) for a in attention)
     processors = {part.processor for part in parts}
     counts = [size if "cpu" in processors else 0]

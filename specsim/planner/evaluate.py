@@ -160,7 +160,7 @@ class Evaluator:
             self.parts(policy),
             self.verify_loads(candidate.strategy, policy, policy.batch, joining),
             self.prefill_loads(policy),
-            tuple(self._draft_choices(policy)) if policy.gamma else (),
+            tuple(self._draft_choices(policy)) if policy.gamma and self.case.draft is not None else (),
             SLOTS[candidate.strategy],
             weights.sweeps,
             weights.rounds,
@@ -192,7 +192,7 @@ class Evaluator:
                 break
             loads = self.verify_loads(decision.strategy, policy, rows / policy.batches)
             choices = self.attention(policy), self.parts(policy)
-            layers = tail_layers(self.case, decision.layers, loads, *choices, policy.ring_slots)
+            layers = tail_layers(self.case, decision.layers, loads, *choices, policy)
             # Layers were settled one by one, but share the link and the ring: the round itself has the last word.
             before = tails[-1].layers if tails else decision.layers
             if layers == before:
@@ -243,12 +243,14 @@ class Evaluator:
         tokens = joining / policy.batches
         shape += PassShape(0.0, tokens, tokens * (self.context + 1) / 2, 0.0, 0.0)
         batches = 1 if strategy == "interleaved" else policy.batches
-        option = PassOption("verify", batches, policy.verify_micro_batches, policy.expert_fetch == "routed")
+        routed = policy.expert_fetch == "routed"
+        option = PassOption("verify", batches, policy.verify_micro_batches, policy.part_bytes, routed)
         return self._pass_loads(option, shape, policy)
 
     def prefill_loads(self, policy: Policy) -> PassLoads:
         shape = prefill_shape(self.lengths[: policy.prefill_batch].tolist(), self.case.target.sliding_window)
-        return self._pass_loads(PassOption("prefill", 1, policy.prefill_micro_batches, False), shape, policy)
+        option = PassOption("prefill", 1, policy.prefill_micro_batches, policy.part_bytes, routed=False)
+        return self._pass_loads(option, shape, policy)
 
     def _pass_loads(self, option: PassOption, shape: PassShape, policy: Policy) -> PassLoads:
         args = self.attention(policy), self.parts(policy)

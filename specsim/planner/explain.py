@@ -35,7 +35,7 @@ class Sensitivity:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """`break_even` is the acceptance at which speculation starts to pay: None if it never does (or there is no draft),
+    """`break_even` is the acceptance at which speculation starts to pay: None if it never does (or nothing drafts),
     0 if it always does."""
 
     sentence: str
@@ -66,7 +66,7 @@ def explain_plan(plan: Plan, progress: Progress | None = None) -> Explanation:
     found.sort(key=lambda s: -s.gain)
     shifts, break_even = [], None
     plain = _best(case.plain(), kept, progress, "no speculation")
-    if case.draft is not None and case.acceptance is not None:
+    if case.acceptance is not None:
         for shift in (-0.1, 0.1):
             moved = _accepting(case, shifted(case.acceptance, shift))
             rate = _best(moved, kept, progress, f"acceptance {shift:+g}")
@@ -83,7 +83,7 @@ def shifted(acceptance: Acceptance, shift: float) -> Acceptance:
 
 def _sentence(plan: Plan, found: list[Sensitivity], break_even: float | None) -> str:
     first = f"{plan.predicted.bottleneck}: " + ", ".join(f"{s.change} gives {s.gain:+.0%}" for s in found[:3])
-    if plan.case.draft is None:
+    if plan.case.acceptance is None:
         return first + "."
     if break_even is None:
         return first + "; speculation does not pay here at any acceptance."
@@ -118,7 +118,7 @@ def _best(case: Case, kept: Candidate, progress: Progress | None, what: str, *, 
     search = Search(case, placements=placements, simulations=simulations, speculate=speculate, survey=False)
     result = search.run()
     best = result.found[0].tokens_per_second if result.found else 0.0
-    able = case.draft is not None if kept.policy.gamma else not speculate
+    able = case.acceptance is not None if kept.policy.gamma else not speculate
     placed = search.evaluator.place(kept) if able else None
     if placed is not None:
         decision = search.evaluator.with_tails(placed.decision)

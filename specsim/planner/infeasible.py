@@ -45,7 +45,7 @@ def _changes(case: Case, fixed: Fixed, missing: Mapping[tuple[str, str], float])
         if getattr(fixed, name) is not None and _fits(case, replace(fixed, **{name: None})):
             yield f"{name} left to the planner"
     if (
-        case.draft is not None
+        case.acceptance is not None
         and fixed.gamma
         and _fits(case.plain(), replace(fixed, gamma=0, draft_kv=None, draft_batch=None))
     ):

@@ -136,6 +136,7 @@ class PassOption:
     phase: str
     batches: int
     micro_batches: int
+    part_bytes: int
     routed: bool
 
 
@@ -152,7 +153,9 @@ def pass_loads(
     def lowered(model: Model, layers: tuple[LayerPlacement, ...]) -> Loads:
         if option.phase == "prefill":
             layers = on_main(layers, machine.main)
-        plan = PassPlan(model, layers, machine.main, option.phase, 0, option.micro_batches, option.routed)
+        plan = PassPlan(
+            model, layers, machine.main, option.phase, 0, option.micro_batches, option.part_bytes, option.routed
+        )
         # Batches of one pass overlap, so the chain is that of one of them; the pools serve them all.
         alone, *rest = (_lower(plan, shape, "AB"[:n], machine) for n in sorted({1, option.batches}))
         return Loads(rest[0].pools, alone.chain) if rest else alone
@@ -162,7 +165,7 @@ def pass_loads(
     resident = AttentionPlacement(machine.fast, machine.main, machine.main, machine.fast)  # type: ignore[arg-type]
     for kind in target.ffn_kinds:
         model = replace(target, ffn=kind, dense_ffn=None, dense_layers=())
-        count = layer_units(target, kind).parts
+        count = layer_units(target, kind, option.part_bytes).parts
         bare = lowered(model, (LayerPlacement(resident, ()),))
         by_attention[kind] = tuple(lowered(model, (LayerPlacement(a, ()),)).minus(base) for a in attention)
         by_part[kind] = tuple(

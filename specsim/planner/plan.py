@@ -43,7 +43,7 @@ def upgrades_of(machine: Machine) -> list[tuple[str, tuple[str, ...]]]:
 def make_plan(case: Case, fixed: Fixed | None = None, *, progress: Progress | None = None) -> Plan:
     """The best plan for `case` within what is `fixed`. Raises InfeasibleError where nothing fits."""
     fixed = fixed or Fixed()
-    if fixed.gamma and case.draft is None:
+    if fixed.gamma and case.acceptance is None:
         raise InputError(f"gamma {fixed.gamma} needs a draft", where="--fix gamma", hint="name a --draft")
     if case.machine.gpu is None:
         for name, needs in (("attention", ("gpu", "cpu")), ("ffn", ("gpu",)), ("draft_kv", ("vram",))):

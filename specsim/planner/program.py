@@ -49,7 +49,7 @@ class PlacementProgram:
         self.attention: dict[LayerClass, dict[AttentionPlacement, pulp.LpVariable]] = {}
         self.parts: dict[LayerClass, dict[PartPlacement, pulp.LpVariable]] = {}
         for kind, layers in self.kinds.items():
-            classes = layer_classes(problem.case, problem.attention, problem.parts, kind)
+            classes = layer_classes(self.units(kind).parts, problem.attention, problem.parts, kind)
             rows = {k: self._rows(k, problem.verify) for k in classes}
             classes = worthwhile(rows, self._shares(), problem.most_classes)
             for k in classes:
@@ -59,13 +59,13 @@ class PlacementProgram:
                 self._fill(k)
             p.equal([(1.0, self.layers[k]) for k in classes], layers)
         self.drafts = [p.integer(1) for _ in problem.drafts]
-        if problem.policy.gamma:
+        if self.drafts:
             p.equal([(1.0, v) for v in self.drafts], 1)
         self._memory()
         self._time()
 
     def units(self, kind: FeedForward) -> LayerUnits:
-        return layer_units(self.problem.case.target, kind)
+        return layer_units(self.problem.case.target, kind, self.problem.policy.part_bytes)
 
     def _shares(self) -> dict[str, float]:
         """Roughly which share of the weights each home will hold: the fast memory first, then RAM, then the disk."""

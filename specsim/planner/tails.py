@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from specsim.case import Case
-from specsim.decision import AttentionPlacement, LayerPlacement, PartPlacement
+from specsim.decision import AttentionPlacement, LayerPlacement, PartPlacement, Policy
 from specsim.model import FeedForward
 from specsim.partition import layer_units
 from specsim.planner.classes import LayerClass, Row, class_rows
@@ -24,7 +24,7 @@ def tail_layers(
     loads: PassLoads,
     attention: Sequence[AttentionPlacement],
     parts: Sequence[PartPlacement],
-    ring_slots: int,
+    policy: Policy,
 ) -> tuple[LayerPlacement, ...]:
     """Every layer with the processors that make it fastest under `loads`, all homes kept."""
     settled: dict[tuple[FeedForward, LayerPlacement], LayerPlacement] = {}
@@ -35,8 +35,10 @@ def tail_layers(
         key = (kind, place.attention, used)
         if key not in rows:
             on_cpu = sum(part.processor == "cpu" for part in place.ffn)
-            k = LayerClass(kind, layer_units(case.target, kind).parts, on_cpu, (place.attention,), used)
-            rows[key] = class_rows(k, loads, attention, parts, ring_slots)
+            k = LayerClass(
+                kind, layer_units(case.target, kind, policy.part_bytes).parts, on_cpu, (place.attention,), used
+            )
+            rows[key] = class_rows(k, loads, attention, parts, policy.ring_slots)
         counts = [(part, place.ffn.count(part)) for part in used]
         return max(
             row.layer + row.attention[place.attention] + sum(n * row.parts[part] for part, n in counts)

@@ -35,7 +35,7 @@ def explanation_text(explanation: Explanation) -> str:
 
 def _answer(plan: Plan) -> Iterator[str]:
     case, predicted, policy = plan.case, plan.predicted, plan.decision.policy
-    with_draft = f" with {case.draft.name}" if case.draft is not None else ""
+    with_draft = f" with {case.draft.name}" if case.draft is not None else " with n-gram drafting" if case.ngram else ""
     yield f"{case.target.name}{with_draft} on {case.machine.name}, {case.workload.requests} x {case.workload.name}"
     rate, bound = predicted.tokens_per_second, predicted.bound_tokens_per_second
     yield f"  {_rate(rate)} useful tokens/s; the job takes {_time(predicted.makespan_s)}"
@@ -59,6 +59,8 @@ def _decisions(plan: Plan) -> Iterator[str]:
         waits = ", loaded after the prefill" if policy.draft.waits else ""
         how = f"on {policy.draft.processor}, {policy.draft.micro_batch} sequences at a time, KV {kv}{waits}"
         yield f"  {'draft':<10} {how}"
+    if policy.gamma and policy.draft is None:
+        yield f"  {'draft':<10} n-gram drafting: candidates from each sequence's own text, no model"
     if any(home not in ("vram", "ram") for place in decision.layers for home in homes_of(place)):
         fetch = "; of the experts only those that the router asks for" if policy.expert_fetch == "routed" else ""
         yield f"  {'ring':<10} {policy.ring_slots} slots for streamed weights{fetch}"

@@ -65,8 +65,8 @@ def lower_draft(
         tag = f"#{micro}" if count > 1 else ""
         ready = after
         if streamed:
-            free = b.draft_ring.free()
-            ready = (*after, b.add(f"{prefix}/draft/kv_in{tag}", "h2d.kv", "kv", kv_in, free + after))
+            free, slot = b.draft_ring.free(), b.draft_ring.slot
+            ready = (*after, b.add(f"{prefix}/draft/kv_in{tag}", "h2d.kv", "kv", kv_in, free + after, slot))
         for step in range(gamma):
             ready = (b.add(f"{prefix}/S{step:02d}/forward{tag}", stream, "draft", works[step], ready),)
         if streamed:

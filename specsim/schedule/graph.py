@@ -21,18 +21,47 @@ from specsim.cost.work import Work
 
 TASK_NAME: Final = re.compile(
     r"(?P<phase>prefill|transition|draft|verify)\.(?P<round>\d+)/(?P<batch>[A-Z]+)/(?P<site>[A-Za-z]+\d*)"
-    r"/(?P<op>[a-z_]+)(\.(?P<part>\d+))?(#(?P<micro>\d+))?"
+    r"/(?P<op>[a-z_]+)(\.(?P<part>\d+))?(#(?P<micro>\d+))?",
+    re.ASCII,
 )
+
+Slot = tuple[str, int]  # a ring's name and one of its staging buffers
+
+
+@dataclass(frozen=True, slots=True)
+class TaskName:
+    """A task's name, taken apart."""
+
+    phase: str
+    round: int
+    batch: str
+    site: str
+    op: str
+    part: int | None = None
+    micro: int | None = None
+
+
+def parse(name: str) -> TaskName:
+    """Take a task's name apart. Raises ValueError for what is not one."""
+    match = TASK_NAME.fullmatch(name)
+    if match is None:
+        raise ValueError(f"{name!r} is not the name of a task")
+    words = match.groupdict()
+    part, micro = (None if words[key] is None else int(words[key]) for key in ("part", "micro"))
+    return TaskName(words["phase"], int(words["round"]), words["batch"], words["site"], words["op"], part, micro)
 
 
 class Task(msgspec.Struct, frozen=True):
-    """One piece of work on one stream. `kind` groups tasks in pictures and error tables; `deps` index the graph."""
+    """One piece of work on one stream. `kind` groups tasks in pictures and error tables; `deps` index the graph;
+    `slot` is the staging buffer that the task is the first to write: a load, a read, a visiting cache that comes in,
+    or the computation that makes such a cache where there is nothing to bring."""
 
     name: str
     stream: str
     kind: str
     work: tuple[Work, ...]
     deps: tuple[int, ...]
+    slot: Slot | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +75,14 @@ class Graph:
 class Ring:
     """Staging buffers used in turn: the load into a slot waits until the slot's last users are done."""
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, name: str, slots: int) -> None:
+        self._slots = deque((name, slot) for slot in range(slots))
         self._users: deque[tuple[int, ...]] = deque([()] * slots, maxlen=slots)
+
+    @property
+    def slot(self) -> Slot:
+        """The slot that the next load fills."""
+        return self._slots[0]
 
     def free(self) -> tuple[int, ...]:
         """The tasks that the next load has to wait for."""
@@ -56,20 +91,21 @@ class Ring:
     def used_by(self, tasks: Iterable[int]) -> None:
         """Say who uses the slot that the last load filled; the ring moves on."""
         self._users.append(tuple(tasks))
+        self._slots.rotate(-1)
 
 
 class Builder:
     """Collects tasks in submission order. The rings live on across layers, passes and rounds, so that loads run
     ahead over every such boundary and no buffer is used twice: `ring` for weights, `disk_ring` in RAM for those
-    that come from disk, two buffers each for visiting KV of the target and of the draft."""
+    that come from disk, two buffers for visiting KV of the target and up to two for that of the draft."""
 
-    def __init__(self, ring_slots: int) -> None:
+    def __init__(self, ring_slots: int, draft_slots: int = 2) -> None:
         self.tasks: list[Task] = []
         self.round_ends: list[tuple[int, ...]] = []
-        self.ring = Ring(ring_slots)
-        self.disk_ring = Ring(ring_slots)
-        self.kv_ring = Ring(2)
-        self.draft_ring = Ring(2)
+        self.ring = Ring("ring", ring_slots)
+        self.disk_ring = Ring("disk_ring", ring_slots)
+        self.kv_ring = Ring("kv_ring", 2)
+        self.draft_ring = Ring("draft_ring", draft_slots)
         self._copies: dict[tuple[float, bool], tuple[Work, ...]] = {}
 
     def copy(self, byte_count: float, *, pinned: bool = True) -> tuple[Work, ...]:
@@ -79,8 +115,16 @@ class Builder:
             self._copies[key] = (cost.copy(byte_count, pinned=pinned),)
         return self._copies[key]
 
-    def add(self, name: str, stream: str, kind: str, work: tuple[Work, ...], deps: tuple[int, ...] = ()) -> int:
-        self.tasks.append(Task(name, stream, kind, work, deps))
+    def add(
+        self,
+        name: str,
+        stream: str,
+        kind: str,
+        work: tuple[Work, ...],
+        deps: tuple[int, ...] = (),
+        slot: Slot | None = None,
+    ) -> int:
+        self.tasks.append(Task(name, stream, kind, work, deps, slot))
         return len(self.tasks) - 1
 
     def graph(self) -> Graph:

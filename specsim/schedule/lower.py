@@ -1,4 +1,8 @@
-"""Lower a decision to task graphs: consecutive decode rounds, or the prefill and the transition to decoding."""
+"""Lower a decision to task graphs: consecutive decode rounds, or the prefill and the transition to decoding.
+
+The `append_` functions add to a graph that goes on: an executor appends prefills and rounds as they come, and rings
+and loads that run ahead know no boundary between them.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from specsim.case import Case
 from specsim.cost import work as cost
 from specsim.cost.shapes import prefill_shape
 from specsim.decision import Decision, DraftPolicy
+from specsim.memory import draft_slots
 from specsim.schedule.drafting import draft_stream, micro_batches
 from specsim.schedule.graph import Builder, Graph
 from specsim.schedule.passes import Deps, PassPlan, lower_pass, on_main
@@ -21,51 +26,90 @@ STRATEGIES: Final[dict[str, Callable[[RoundLowering, RoundState], None]]] = {
     "interleaved": interleaved.lower_round,
 }
 
+#: from the number of the last round before a prefill to that of the first one after it
+NEXT_WAVE: Final = 2
+
+
+def builder(decision: Decision) -> Builder:
+    """An empty graph with the rings that the policy has memory for."""
+    policy = decision.policy
+    return Builder(policy.ring_slots, draft_slots(policy, policy.draft) if policy.draft is not None else 0)
+
+
+def append_round(
+    b: Builder, case: Case, decision: Decision, shape: RoundShape, number: int, state: RoundState
+) -> RoundLowering:
+    """Append decode round `number` to `b`; its ends are the last of `b.round_ends` and in `state.verified`.
+
+    After a prefill begin with `RoundState.after(ends, decision)` and with a number that is at least `NEXT_WAVE` above
+    the last one: interleaved drafting has then used the number in between, for a round that never came.
+    """
+    low = RoundLowering(b, case, decision, shape, number)
+    STRATEGIES[decision.strategy](low, state)
+    b.round_ends.append(tuple(task for ends in state.verified.values() for task in ends))
+    return low
+
+
+def append_prefill(
+    b: Builder, case: Case, decision: Decision, lengths: Sequence[float], after: Deps, first: int = 0
+) -> Deps:
+    """Append sweeps over the target's layers for prompts of the given `lengths`, then the draft's own prefill; returns
+    the tasks that end it. The ends of the sweeps and of the transition become two entries of `b.round_ends`.
+
+    A sweep takes `prefill_batch` prompts, so its weights are streamed once for all of them. Sweeps are numbered from
+    `first`, and the transition has the number of the first; the first sweep waits for `after`, its loads do not.
+    """
+    policy, machine = decision.policy, case.machine
+    layers = on_main(decision.layers, machine.main)
+    ends = after
+    for number, start in enumerate(range(0, len(lengths), policy.prefill_batch), first):
+        shape = prefill_shape(lengths[start : start + policy.prefill_batch], case.target.sliding_window)
+        micro_batches = policy.prefill_micro_batches
+        plan = PassPlan(case.target, layers, machine.main, "prefill", number, micro_batches, policy.part_bytes)
+        ends = lower_pass(b, plan, {"A": shape}, {"A": ends})["A"]
+    b.round_ends.append(ends)
+    ends = _append_transition(b, case, policy.gamma, policy.draft, lengths, ends, first)
+    b.round_ends.append(ends)
+    return ends
+
 
 def lower_rounds(case: Case, decision: Decision, shape: RoundShape, rounds: int) -> Graph:
     """`rounds` consecutive decode rounds of the same shape. Weights are prefetched across their boundaries, so the
     second round shows the steady state and the first how it is reached."""
-    b = Builder(decision.policy.ring_slots)
-    state = RoundState({}, {})
+    b, state = builder(decision), RoundState({}, {})
     for number in range(rounds):
-        STRATEGIES[decision.strategy](RoundLowering(b, case, decision, shape, number), state)
-        b.round_ends.append(tuple(task for ends in state.verified.values() for task in ends))
+        append_round(b, case, decision, shape, number, state)
     return b.graph()
 
 
 def lower_prefill(case: Case, decision: Decision, lengths: Sequence[float]) -> Graph:
-    """Prompts of the given `lengths`: sweeps over the target's layers, then the draft's own prefill.
-
-    A sweep takes `prefill_batch` prompts, so its weights are streamed once for all of them.
-    """
-    policy, machine = decision.policy, case.machine
-    b = Builder(policy.ring_slots)
-    layers = on_main(decision.layers, machine.main)
-    ends: Deps = ()
-    for number, first in enumerate(range(0, len(lengths), policy.prefill_batch)):
-        shape = prefill_shape(lengths[first : first + policy.prefill_batch], case.target.sliding_window)
-        plan = PassPlan(case.target, layers, machine.main, "prefill", number, policy.prefill_micro_batches)
-        ends = lower_pass(b, plan, {"A": shape}, {"A": ends})["A"]
-    b.round_ends.append(ends)
-    b.round_ends.append(_lower_transition(b, case, policy.gamma, policy.draft, lengths, ends))
+    """Prompts of the given `lengths`: sweeps over the target's layers, then the draft's own prefill."""
+    b = builder(decision)
+    append_prefill(b, case, decision, lengths, ())
     return b.graph()
 
 
 def lower_transition(case: Case, gamma: int, draft: DraftPolicy, lengths: Sequence[float]) -> Graph:
     """Only the draft's part of a prefill: load its weights if they had to wait, and fill its KV."""
     b = Builder(ring_slots=0)
-    b.round_ends.append(_lower_transition(b, case, gamma, draft, lengths, ()))
+    b.round_ends.append(_append_transition(b, case, gamma, draft, lengths, (), 0))
     return b.graph()
 
 
-def _lower_transition(
-    b: Builder, case: Case, gamma: int, policy: DraftPolicy | None, lengths: Sequence[float], after: Deps
+def _append_transition(
+    b: Builder,
+    case: Case,
+    gamma: int,
+    policy: DraftPolicy | None,
+    lengths: Sequence[float],
+    after: Deps,
+    number: int,
 ) -> Deps:
     draft = case.draft
     if gamma == 0 or policy is None or draft is None:
         return after
     gpu = case.machine.gpu is not None
-    prefix = "transition.0/A/draft"
+    prefix = f"transition.{number}/A/draft"
     ready = after
     if policy.waits:
         weights = (cost.copy(draft.weight_bytes),)
@@ -77,11 +121,14 @@ def _lower_transition(
     whole = prefill_shape(lengths, draft.sliding_window)
     work = cost.whole_pass(draft, whole.split(count))
     kv_out = (cost.copy(draft.layers * cost.kv_bytes(draft, whole.tokens / count)),)
+    streamed = gpu and policy.processor == "gpu" and policy.kv == "ram"
     ends = []
     for micro in range(count):
         tag = f"#{micro}" if count > 1 else ""
-        done = b.add(f"{prefix}/prefill{tag}", draft_stream(policy), "draft", work, ready)
-        if gpu and policy.processor == "gpu" and policy.kv == "ram":
+        free, slot = (b.draft_ring.free(), b.draft_ring.slot) if streamed else ((), None)
+        done = b.add(f"{prefix}/prefill{tag}", draft_stream(policy), "draft", work, ready + free, slot)
+        if streamed:
             done = b.add(f"{prefix}/kv_out{tag}", "d2h", "kv", kv_out, (done,))
+            b.draft_ring.used_by((done,))
         ends.append(done)
     return tuple(ends)

@@ -30,6 +30,7 @@ class PassPlan:
     phase: str
     round: int
     micro_batches: int
+    part_bytes: int
     routed: bool = False
 
 
@@ -58,10 +59,10 @@ def lower_pass(
         rows = (cost.copy(cost.hidden_bytes(model, shape.tokens)),)
         stream = "h2d.act" if plan.main == "gpu" else "cpu"
         ready[batch] = (b.add(f"{prefix}/{batch}/embed/lookup", stream, "embed", rows, after[batch]),)
-    walkers = {batch: _LayerWalk(b, plan, shape, f"{prefix}/{batch}") for batch, shape in shapes.items()}
+    walkers = {batch: _LayerWalk(b, plan, shape, f"{prefix}/{batch}", ready[batch]) for batch, shape in shapes.items()}
     tokens = sum(shape.tokens for shape in shapes.values())
     for layer, place in enumerate(plan.layers):
-        units = layer_units(model, model.layer_ffn(layer))
+        units = layer_units(model, model.layer_ffn(layer), plan.part_bytes)
         site = f"L{layer:02d}"
         loads = f"{prefix}/{group}/{site}/load"
         fetched, ring = _fetch(b, plan.main, f"{loads}_attention", place.attention, units.attention_bytes)
@@ -143,12 +144,12 @@ def _fetch(
     if place.weights in ("vram", "ram") or (processor == "cpu" and place.weights != "disk"):
         return (), None
     if place.weights != "disk":
-        return (b.add(name, "h2d", "load", work, b.ring.free() + after),), b.ring
+        return (b.add(name, "h2d", "load", work, b.ring.free() + after, b.ring.slot),), b.ring
     if processor == "cpu":
         ring = b.ring if main == "cpu" else b.disk_ring
-        return (b.add(name, "disk", "read", work, ring.free() + after),), ring
-    read = b.add(name.replace("/load_", "/read_"), "disk", "read", work, b.disk_ring.free() + after)
-    load = b.add(name, "h2d", "load", work, (*b.ring.free(), read))
+        return (b.add(name, "disk", "read", work, ring.free() + after, ring.slot),), ring
+    read = b.add(name.replace("/load_", "/read_"), "disk", "read", work, b.disk_ring.free() + after, b.disk_ring.slot)
+    load = b.add(name, "h2d", "load", work, (*b.ring.free(), read), b.ring.slot)
     b.disk_ring.used_by((load,))
     return (load,), b.ring
 
@@ -156,8 +157,8 @@ def _fetch(
 class _LayerWalk:
     """Lowers the layers of one batch. All layers have the same shape, so each kind of work is computed once."""
 
-    def __init__(self, b: Builder, plan: PassPlan, shape: PassShape, prefix: str) -> None:
-        self.b, self.plan, self.shape, self.prefix = b, plan, shape, prefix
+    def __init__(self, b: Builder, plan: PassPlan, shape: PassShape, prefix: str, began: Deps) -> None:
+        self.b, self.plan, self.shape, self.prefix, self.began = b, plan, shape, prefix, began
         model, micro = plan.model, shape.split(plan.micro_batches)
         whole = (cost.projections(model, micro.tokens), cost.attention_core(model, micro))
         element = model.element_bytes
@@ -193,10 +194,12 @@ class _LayerWalk:
     def _streamed(self, at: str, micro: str, after: Deps) -> Iterator[int]:
         """KV lives in RAM and visits VRAM; the new positions go back, and only then is the buffer free."""
         b = self.b
-        buffer = b.kv_ring.free()
+        buffer, slot = b.kv_ring.free(), b.kv_ring.slot
         if self.shape.cached:
-            buffer = (b.add(f"{at}/kv_in{micro}", "h2d.kv", "kv", self.kv_in, buffer),)
-        done = b.add(f"{at}/attention{micro}", "gpu", "attention", self.attend, after + buffer)
+            # Not before the pass begins: until then nobody knows who is still there, and in which micro-batch.
+            buffer = (b.add(f"{at}/kv_in{micro}", "h2d.kv", "kv", self.kv_in, buffer + self.began, slot),)
+        taken = None if self.shape.cached else slot
+        done = b.add(f"{at}/attention{micro}", "gpu", "attention", self.attend, after + buffer, taken)
         b.kv_ring.used_by([b.add(f"{at}/kv_out{micro}", "d2h", "kv", self.kv_out, (done,))])
         yield done
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from specsim.case import Case
 from specsim.cost.shapes import PassShape, decode_shape
-from specsim.decision import Decision
+from specsim.decision import Decision, LayerPlacement
 from specsim.schedule.drafting import lower_draft
 from specsim.schedule.graph import Builder
 from specsim.schedule.passes import Deps, PassPlan, lower_pass
@@ -29,6 +29,11 @@ class RoundState:
 
     verified: dict[str, Deps]
     proposed: dict[str, Deps]
+
+    @classmethod
+    def after(cls, ends: Deps, decision: Decision) -> RoundState:
+        """Before the first round that follows a prefill, which the tasks `ends` end."""
+        return cls(dict.fromkeys("AB"[: decision.policy.batches], ends), {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +72,22 @@ class RoundLowering:
         shapes = {batch: self.verify_shape() for batch in batches}
         after: Mapping[str, Deps] = {batch: state.proposed.get(batch, ()) for batch in batches}
         policy = self.decision.policy
-        # Newcomers bring as many tokens as a full house, so no tail is meant for them.
-        layers = self.decision.layers if self.shape.joining else self.decision.layers_at(self.shape.rows)
         plan = PassPlan(
             self.case.target,
-            layers,
+            self.layers(),
             self.case.machine.main,
             "verify",
             self.number,
             policy.verify_micro_batches,
+            policy.part_bytes,
             policy.expert_fetch == "routed",
         )
         state.verified |= lower_pass(self.b, plan, shapes, after)
+
+    def layers(self) -> tuple[LayerPlacement, ...]:
+        """The placement that this round's verify passes are lowered with. Newcomers bring as many tokens as a full
+        house, so no tail is meant for them."""
+        return self.decision.layers if self.shape.joining else self.decision.layers_at(self.shape.rows)
 
     def verify_shape(self) -> PassShape:
         """Of one batch."""

@@ -32,6 +32,15 @@ def test_the_answer_says_what_why_what_to_buy_and_what_is_taken_on_trust(
     assert "  acceptance 0.7 (no profile of draft drafting for target; give --acceptance, or measure it)\n" in out
 
 
+def test_a_draft_that_is_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [*plans.tiny(tmp_path), "--strategy", "serial", "--fix", "gamma=3", "--fix", "batch=4"]
+    arguments[arguments.index("--draft") + 1] = "ngram"
+    status, out, _ = call(capsys, "plan", *arguments, "--acceptance", "0.5")
+    assert status == 0
+    assert out.startswith("target with n-gram drafting on rtx4090 in desktop-ddr5-128g, 4 x given\n")
+    assert "  speculate with gamma 3, serial, 1 x 4 sequences in flight\n" in out
+
+
 def test_json_on_stdout_is_the_plan_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "plan.json"
     status, out, err = call(capsys, "plan", *plans.tiny(tmp_path), *QUICK, "--format", "json", "-o", str(file))
@@ -51,7 +60,7 @@ def test_no_feasible_plan_is_an_answer_with_a_status_of_its_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = plans.tiny(tmp_path)
-    arguments[arguments.index("--vram") + 1] = "32MiB"
+    arguments[arguments.index("--vram") + 1] = "8MiB"
     status, out, err = call(capsys, "plan", *arguments, "-o", str(tmp_path / "plan.yaml"))
     assert (status, out) == (1, "")
     assert err.startswith("specsim: error: no plan fits: vram is short by ")

@@ -9,7 +9,7 @@ from specsim.case import Case
 from specsim.decision import BATCHES, AttentionPlacement, Decision, DraftPolicy, LayerPlacement, PartPlacement, Policy
 from specsim.hardware import Curve, Disk, Gpu, Host, Link, Machine, Processor
 from specsim.model import FeedForward, Model
-from specsim.partition import layer_units
+from specsim.partition import PART_BYTES, layer_units
 from specsim.schedule.graph import Graph
 from specsim.simulator import pricing
 from specsim.workload import Workload
@@ -131,7 +131,7 @@ def layers(
     cache = kv or ("vram" if attention == "gpu" else "ram")
     placed = []
     for layer in range(target.layers):
-        count = layer_units(target, target.layer_ffn(layer)).parts
+        count = layer_units(target, target.layer_ffn(layer), PART_BYTES).parts
         on_cpu = count if attention == "bare" else cpu_parts
         parts = tuple(
             PartPlacement(ffn or weights, "cpu" if part >= count - on_cpu else "gpu") for part in range(count)

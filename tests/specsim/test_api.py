@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,20 @@ def test_speculation_without_a_draft_cannot_be_fixed() -> None:
         specsim.plan(plans.case().plain(), fix={"gamma": 3})
 
 
+def test_drafting_from_the_text_needs_no_model(tmp_path: Path) -> None:
+    options = named(tmp_path) | {"draft": "ngram"}
+    given = api.case(**options, acceptance=0.6)
+    assert given.draft is None
+    assert given.acceptance is not None
+    assert (given.acceptance.hazards, given.acceptance.kind) == ((0.6,), "given")
+    plan = specsim.plan(**options, fix=QUICK)
+    assert (plan.decision.policy.gamma, plan.decision.policy.draft) == (3, None)
+    assert plan.provenance.assumptions[0] == (
+        "acceptance 0.3 (n-gram drafting: it depends wholly on the text; give --acceptance, or measure it)"
+    )
+    assert list(plan.predicted.band) == ["0.15", "0.45"]
+
+
 def test_progress_is_told_what_is_done() -> None:
     said: list[str] = []
     specsim.plan(plans.case(), fix=QUICK, progress=said.append)
@@ -105,6 +120,14 @@ def test_a_simulation_holds_a_round_the_prefill_and_the_job(tmp_path: Path) -> N
     write_plan(plan, tmp_path / "plan.yaml")
     assert specsim.simulate(tmp_path / "plan.yaml") == found
     assert specsim.simulate(str(tmp_path / "plan.yaml")) == found
+
+
+def test_drafting_from_the_text_is_explained_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explain_module, "REPLAN", (1, 1))
+    monkeypatch.setattr(explain_module, "STEPS", 1)
+    found = specsim.explain(specsim.plan(replace(plans.case(gpu=False), draft=None), fix=QUICK))
+    assert [s.change for s in found.sensitivities][3:] == ["acceptance -0.1", "acceptance +0.1"]
+    assert "speculation " in found.sentence
 
 
 def test_an_explanation_doubles_every_resource_and_moves_the_acceptance(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from specsim.case import Case
 from specsim.errors import InputError
+from specsim.hardware import Machine
 from specsim.model import FeedForward
-from specsim.planner.candidates import GAMMAS, KV_PIECE, PREFILL_TOKENS, Candidate, Fixed, candidates, make
+from specsim.planner.candidates import GAMMAS, KV_PIECE, PREFILL_TOKENS, Candidate, Fixed, candidates, make, part_bytes
+from specsim.units import GiB, KiB, MiB
 from tests.specsim import stories
 
 DRAFTED = stories.case(work=stories.workload(requests=10), draft=stories.even(vocab=10))
@@ -24,6 +27,32 @@ def test_every_strategy_is_looked_at_with_every_gamma_and_without_speculation() 
 
 def test_without_a_draft_every_policy_is_plain() -> None:
     assert {c.policy.gamma for c in candidates(stories.case(), Fixed())} == {0}
+
+
+def test_an_acceptance_alone_is_drafting_from_the_text() -> None:
+    ngram = Case(stories.machine(), stories.model(), stories.workload(), acceptance=stories.acceptance())
+    found = list(candidates(ngram, Fixed()))
+    assert {c.policy.gamma for c in found} == {0, *GAMMAS}
+    assert {c.policy.draft for c in found} == {None}
+
+
+@pytest.mark.parametrize(
+    ("machine", "size"),
+    [
+        (stories.machine(vram=23.0 * GiB, ram=1.0 * GiB), 512 * MiB),
+        (stories.machine(vram=8.0 * GiB), 512 * MiB),
+        (stories.machine(vram=8.0 * GiB - 1), 256 * MiB),
+        (stories.machine(vram=1.0 * GiB), 64 * MiB),
+        (stories.machine(bare=True, ram=3.0 * GiB), 128 * MiB),
+        (stories.machine(bare=True, ram=4.0 * MiB), 256 * KiB),
+        (stories.machine(vram=1.0), 64 * KiB),
+    ],
+)
+def test_parts_fit_the_fast_memory(machine: Machine, size: int) -> None:
+    """A power of two, at most a sixteenth of the budget."""
+    case = stories.case(machine)
+    assert part_bytes(case) == size
+    assert {c.policy.part_bytes for c in candidates(case, Fixed())} == {size}
 
 
 def test_batches_reach_up_to_all_requests_and_divide_them_evenly() -> None:

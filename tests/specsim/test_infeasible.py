@@ -43,21 +43,21 @@ def with_offer(machine: Machine, offers: str) -> Machine:
 
 
 def test_a_card_that_holds_nothing_names_vram_and_an_amount_that_fits() -> None:
-    case = plans.case(vram=32 * MiB).plain()
+    case = plans.case(vram=8 * MiB).plain()
     memory, size, phase, policy, offers = refusal(case)
     assert (memory, policy) == ("vram", "serial, no speculation, 1 x 4")
     assert phase in ("prefill", "decode")
-    # A ring of two parts of 48 MiB and the head of 2 MB are needed, and a few MiB of activations.
-    assert 2 * 48 * MiB + 2e6 - 32 * MiB < size < 2 * 48 * MiB + 2e6 - 32 * MiB + 8 * MiB
+    # A ring of two experts of 12 MiB and the head of 2 MB are needed, and a few MiB of activations.
+    assert 2 * 12 * MiB + 2e6 - 8 * MiB < size < 2 * 12 * MiB + 2e6
     better = with_offer(case.machine, offers)
-    assert better.vram_budget_bytes < 32 * MiB + size + 2 * MiB
+    assert better.vram_budget_bytes < 8 * MiB + size + 2 * MiB
     plan = specsim.plan(case.on(better))
     assert plan.decision.policy.ring_slots == 2
     assert specsim.plan(case.on(better), fix={"ring_slots": 2, "batch": 4}).decision.policy == plan.decision.policy
 
 
 def test_without_a_gpu_the_fast_memory_is_ram() -> None:
-    case = plans.case(gpu=False, ram=32 * MiB)
+    case = plans.case(gpu=False, ram=16 * MiB)
     memory, _, _, _, offers = refusal(case)
     assert memory == "ram"
     assert specsim.plan(case.on(with_offer(case.machine, offers)), fix={"batch": 4, "gamma": 0})
@@ -77,7 +77,7 @@ def test_every_memory_that_is_short_is_offered_and_the_offer_fits_as_printed(ram
 
 
 def test_a_batch_that_is_too_large_is_offered_smaller_and_the_smaller_fits() -> None:
-    case = replace(plans.case(vram=130 * MiB), workload=replace(plans.case().workload, requests=256)).plain()
+    case = replace(plans.case(vram=40 * MiB), workload=replace(plans.case().workload, requests=256)).plain()
     fix = {"batch": 256, "strategy": "serial", "refill": False}
     *_, offers = refusal(case, fix)
     smaller = re.search(r"a batch of (\d+)", offers)
@@ -86,7 +86,7 @@ def test_a_batch_that_is_too_large_is_offered_smaller_and_the_smaller_fits() -> 
 
 
 def test_what_the_user_settled_is_offered_back_to_the_planner_and_helps() -> None:
-    case = plans.case(vram=130 * MiB)
+    case = plans.case(vram=60 * MiB)
     fix: dict[str, Any] = {"ring_slots": 6, "strategy": "serial", "batch": 4, "gamma": 0}
     *_, offers = refusal(case, fix)
     assert "ring_slots left to the planner" in offers

@@ -13,6 +13,7 @@ import pytest
 from specsim import memory
 from specsim.case import Case
 from specsim.decision import Decision, Policy
+from specsim.errors import InputError
 from specsim.memory import JOIN_TOKENS, LOGITS_ROWS, PHASES
 from specsim.model import FeedForward
 from tests.specsim import stories
@@ -235,3 +236,16 @@ def test_shortfall_names_the_worst() -> None:
     assert memory.shortfall({"vram": 35, "ram": 50}, peaks) is None
     assert memory.shortfall({"vram": 34, "ram": 50}, peaks) == ("prefill", "vram", 1)
     assert memory.shortfall({"vram": 15, "ram": 20}, peaks) == ("decode", "ram", 30)
+
+
+def test_a_draft_needs_its_acceptance() -> None:
+    with pytest.raises(InputError, match="draft: draft 'draft' has no acceptance; give its acceptance"):
+        Case(stories.machine(), stories.model(), stories.workload(), DRAFT)
+
+
+def test_drafting_from_the_text_takes_room_for_candidates_only() -> None:
+    plain, drafting = (plan(batch=4, gamma=gamma) for gamma in (0, 2))
+    case = Case(stories.machine(), stories.model(), stories.workload(), acceptance=stories.acceptance())
+    assert items(case, drafting, "decode", "vram").keys() == items(case, plain, "decode", "vram").keys()
+    more = items(case, drafting, "decode", "vram")["kv"] - items(case, plain, "decode", "vram")["kv"]
+    assert more == 2 * 4 * 2 * 12  # layers, sequences, candidates, bytes of K and V

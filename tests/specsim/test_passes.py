@@ -13,7 +13,7 @@ from specsim.cost.shapes import PassShape, decode_shape, prefill_shape
 from specsim.decision import LayerPlacement
 from specsim.hardware import Machine
 from specsim.model import FeedForward, Model
-from specsim.partition import layer_units
+from specsim.partition import PART_BYTES, layer_units
 from specsim.schedule.graph import Builder, Graph
 from specsim.schedule.passes import PassPlan, lower_pass, on_main
 from tests.specsim import stories
@@ -41,7 +41,7 @@ def lowered(
 ) -> Graph:
     """One pass of `batches`, each of a token after none."""
     b = Builder(slots)
-    plan = PassPlan(model, layers, main, phase, 0, micro, routed)
+    plan = PassPlan(model, layers, main, phase, 0, micro, PART_BYTES, routed)
     shapes = dict.fromkeys(batches, shape or decode_shape(1, 1, 0))
     lower_pass(b, plan, shapes, dict.fromkeys(batches, ()))
     return b.graph()
@@ -104,11 +104,11 @@ def test_projections_on_the_cpu_too() -> None:
 
 
 def test_a_cache_in_ram_visits_vram() -> None:
-    # five cached positions come in, the new one goes back
+    # five cached positions come in once the pass has begun, the new one goes back
     graph = lowered(TWO, stories.layers(TWO, kv="ram"), decode_shape(1, 1, 5))
     assert log(graph) == [
-        (0, 2, "embed/lookup"),  # it shares the link with the cache for as long as it takes
-        (0, 6, "L00/kv_in"),
+        (0, 1, "embed/lookup"),
+        (1, 6, "L00/kv_in"),
         (6, 11, "L01/kv_in"),
         (6, 14, "L00/attention"),
         (14, 15, "L00/kv_out"),
@@ -132,9 +132,9 @@ def test_batches_of_a_pass_share_the_two_buffers() -> None:
     graph = lowered(ONE, stories.layers(ONE, kv="ram"), decode_shape(1, 1, 5), batches="AB", micro=2)
     names = [task.name.removeprefix("verify.0/") for task in graph.tasks]
     waits = {name: [names[i] for i in task.deps] for name, task in zip(names, graph.tasks, strict=True)}
-    assert waits["A/L00/kv_in#0"] == waits["A/L00/kv_in#1"] == []
-    assert waits["B/L00/kv_in#0"] == ["A/L00/kv_out#0"]
-    assert waits["B/L00/kv_in#1"] == ["A/L00/kv_out#1"]
+    assert waits["A/L00/kv_in#0"] == waits["A/L00/kv_in#1"] == ["A/embed/lookup"]
+    assert waits["B/L00/kv_in#0"] == ["A/L00/kv_out#0", "B/embed/lookup"]
+    assert waits["B/L00/kv_in#1"] == ["A/L00/kv_out#1", "B/embed/lookup"]
 
 
 def test_prefill_fills_buffers_that_have_to_be_written_back() -> None:
@@ -273,7 +273,7 @@ def test_what_a_cpu_reads_from_disk_takes_no_slot_in_vram() -> None:
 
 def test_routed_experts_are_fetched_after_the_router_and_only_those() -> None:
     model = stories.moe(layers=1)
-    part = layer_units(model, model.ffn).part_bytes
+    part = layer_units(model, model.ffn, PART_BYTES).part_bytes
     layers = stories.layers(model, ffn="pinned")
     for batches, tokens in (("A", 1), ("AB", 2)):
         graph = lowered(model, layers, batches=batches, routed=True, slots=8)
@@ -331,5 +331,5 @@ def test_a_layer_of_each_kind_of_ffn() -> None:
     model = stories.moe(layers=2, family="qwen3_moe", dense_ffn=dense, dense_layers=(0,))
     graph = lowered(model, stories.layers(model, weights="pinned"))
     sizes = [task.work[0].bytes for task in graph.tasks if task.kind == "load"]
-    sparse, plain = layer_units(model, model.ffn), layer_units(model, dense)
+    sparse, plain = layer_units(model, model.ffn, PART_BYTES), layer_units(model, dense, PART_BYTES)
     assert sizes == [plain.attention_bytes, plain.part_bytes, sparse.attention_bytes, *[sparse.part_bytes] * 4]

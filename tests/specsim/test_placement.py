@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from specsim.decision import BATCHES, AttentionPlacement, Decision, LayerPlacement, PartPlacement, StrategyName
 from specsim.memory import PINNABLE, peak_items, shortfall, totals
 from specsim.model import FeedForward
-from specsim.partition import layer_units
+from specsim.partition import PART_BYTES, layer_units
 from specsim.planner.candidates import Fixed, make
 from specsim.planner.classes import LayerClass, Row, class_rows
 from specsim.planner.evaluate import Evaluator
@@ -32,7 +32,7 @@ def layer_ways(problem: PlacementProblem) -> Iterator[LayerPlacement]:
     """Every placement of one layer. Parts are alike, so only their multiset counts; the matrices of a dense FFN stay on
     one processor."""
     kind = problem.case.target.ffn
-    size = layer_units(problem.case.target, kind).parts
+    size = layer_units(problem.case.target, kind, problem.policy.part_bytes).parts
     for attention, parts in product(problem.attention, combinations_with_replacement(problem.parts, size)):
         if kind.is_moe or len({part.processor for part in parts}) == 1:
             yield LayerPlacement(attention, parts)
@@ -110,7 +110,7 @@ def fits(problem: PlacementProblem, layers: Layers, draft: DraftChoice | None) -
     budgets = case.machine.budgets()
     if shortfall(budgets, peak_items(case, Decision(problem.strategy, policy, layers))) is not None:  # type: ignore[arg-type]
         return False
-    units = layer_units(case.target, case.target.ffn)
+    units = layer_units(case.target, case.target.ffn, problem.policy.part_bytes)
     pinned = sum(units.attention_bytes * (p.attention.weights == "pinned") for p in layers)
     pinned += sum(units.part_bytes for p in layers for part in p.ffn if part.weights == "pinned")
     return case.machine.gpu is None or pinned <= PINNABLE * budgets["ram"]
@@ -139,6 +139,8 @@ def problems(draw: st.DrawFn) -> PlacementProblem:
     ring = draw(st.sampled_from([0, 2, 3]))
     batch = draw(st.integers(1, case.workload.requests // BATCHES[strategy]))
     candidate = make(case, strategy, gamma, batch, ring, "all", Fixed())
+    policy = msgspec.structs.replace(candidate.policy, part_bytes=PART_BYTES)  # few parts: brute force takes them all
+    candidate = replace(candidate, policy=policy)
     problem = Evaluator(case).problem(candidate)
     return replace(problem, drafts=problem.drafts[:2], most_classes=99, thrift=0.0)
 

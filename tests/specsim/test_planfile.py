@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from specsim.case import Case
 from specsim.decision import AttentionPlacement, LayerPlacement, PartPlacement, Tail
 from specsim.errors import InputError
 from specsim.planfile import from_dict, read_plan, to_dict, write_plan
+from specsim.planner.candidates import Fixed
+from specsim.planner.plan import make_plan
 from specsim.simulator.job import simulate_job
 from tests.specsim import plans, stories
 
@@ -51,6 +54,31 @@ def test_what_is_written_reads_back_equal(tmp_path: Path, name: str, gpu: bool) 
     plan = plans.plan(gpu=gpu)
     write_plan(plan, tmp_path / name)
     assert read_plan(tmp_path / name) == plan
+
+
+def test_a_plan_without_a_draft_model_names_how_it_drafts(tmp_path: Path) -> None:
+    plan = make_plan(replace(plans.case(), draft=None), Fixed(**plans.QUICK))
+    assert (plan.decision.policy.gamma, plan.decision.policy.draft) == (3, None)
+    write_plan(plan, tmp_path / "plan.yaml")
+    assert read_plan(tmp_path / "plan.yaml") == plan
+    data = to_dict(plan)
+    assert data["draft"] == {
+        "name": "ngram",
+        "acceptance": [0.7],
+        "acceptance_kind": "assumed",
+        "acceptance_source": "tests",
+        "config": None,
+    }
+    data["draft"]["name"] = "mistral-7b"
+    assert error(data) == "p.yaml: draft 'mistral-7b' lacks its config; only 'ngram' is a draft without one"
+    data["draft"] = None
+    assert error(data) == "p.yaml: policy.gamma is 3 but there is no draft"
+
+
+def test_a_policy_cannot_run_a_draft_that_is_no_model() -> None:
+    data = plans.data()
+    data["draft"] |= {"name": "ngram", "config": None}
+    assert error(data) == "p.yaml: policy.draft says how a draft runs, but the plan has no draft model"
 
 
 def test_json_and_yaml_hold_the_same(tmp_path: Path) -> None:
@@ -167,7 +195,17 @@ def test_a_key_with_a_default_may_be_left_out() -> None:
     del data["policy"]["refill"], data["provenance"]["assumptions"]
     plan = from_dict(data, "p.yaml")
     assert (plan.predicted.band, plan.search.upgrades, plan.provenance.assumptions) == ({}, [], [])
-    assert plan.decision == plans.plan().decision
+    assert plan.decision == msgspec.structs.replace(plans.plan().decision, tails=())
+
+
+def test_a_file_from_before_parts_had_a_size_is_cut_as_it_was_then() -> None:
+    data = plans.data()
+    del data["policy"]["part_bytes"], data["placement"]["tails"]
+    for alike in data["placement"]["layers"]:
+        alike["ffn"] = [{"parts": 1, "weights": "pinned", "processor": "gpu"}]
+    decision = from_dict(data, "p.yaml").decision
+    assert decision.policy.part_bytes == 512 * 2**20
+    assert {len(place.ffn) for place in decision.layers} == {1}
 
 
 @pytest.mark.parametrize(
@@ -185,6 +223,7 @@ def test_a_key_with_a_default_may_be_left_out() -> None:
         (("strategy",), "parallel", "p.yaml: strategy: Invalid enum value 'parallel'"),
         (("policy", "gamma"), "four", "p.yaml: policy.gamma: Expected `int`, got `str`"),
         (("policy", "gamma"), -1, "policy.gamma and policy.ring_slots must be 0 or more"),
+        (("policy", "part_bytes"), 0, "p.yaml: policy.part_bytes is 0; it must be 1 or more"),
         (("policy", "batch"), 0, "p.yaml: policy.batch is 0; it must be 1 or more"),
         (("policy", "draft"), None, "p.yaml: policy.gamma is 3 but there is no draft"),
         (("policy", "draft", "micro_batch"), 0, "p.yaml: policy.draft.micro_batch is 0; it must be 1 or more"),

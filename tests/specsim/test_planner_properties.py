@@ -47,7 +47,7 @@ def fits(case: Case, decision: Decision) -> bool:
     """Whether the decision keeps every budget in every phase, and the share of RAM that may be page-locked."""
     pinned = 0
     for layer, place in enumerate(decision.layers):
-        units = layer_units(case.target, case.target.layer_ffn(layer))
+        units = layer_units(case.target, case.target.layer_ffn(layer), decision.policy.part_bytes)
         pinned += units.attention_bytes * (place.attention.weights == "pinned")
         pinned += sum(units.part_bytes for part in place.ffn if part.weights == "pinned")
     budgets = case.machine.budgets()
@@ -55,7 +55,8 @@ def fits(case: Case, decision: Decision) -> bool:
 
 
 def places_every_unit_once(case: Case, decision: Decision) -> bool:
-    parts = [layer_units(case.target, case.target.layer_ffn(layer)).parts for layer in range(case.target.layers)]
+    cut = {kind: layer_units(case.target, kind, decision.policy.part_bytes).parts for kind in case.target.ffn_kinds}
+    parts = [cut[case.target.layer_ffn(layer)] for layer in range(case.target.layers)]
     passes = (decision.layers, *(tail.layers for tail in decision.tails))
     return all([len(place.ffn) for place in layers] == parts for layers in passes)
 
@@ -155,6 +156,20 @@ def test_a_perfect_and_tiny_draft_is_used() -> None:
     plan = first(case)
     assert plan.decision.policy.gamma > 0
     assert plan.tokens_per_second > 2 * best(case.plain())
+
+
+def test_drafting_from_the_text_pays_where_passes_are_slow_and_the_text_repeats_itself() -> None:
+    case = streaming(draft=worlds.decoder("draft", 1, 128, FeedForward(256)), rate=0.6)
+    ngram = replace(case, draft=None)
+    plan, plain = first(ngram), best(case.plain())
+    assert plan.decision.policy.gamma > 0
+    assert plan.decision.policy.draft is None
+    assert plan.tokens_per_second > 1.15 * plain
+    graph = lower_rounds(ngram, plan.decision, RoundShape(8.0, 100.0), rounds=2)
+    assert not [task for task in graph.tasks if task.name.startswith("draft")]
+    useless = first(replace(ngram, acceptance=worlds.accepting(0.0)))
+    assert useless.decision.policy.gamma == 0
+    assert useless.tokens_per_second == pytest.approx(plain)
 
 
 @pytest.mark.parametrize("gpu", [True, False])

@@ -41,6 +41,14 @@ def answer(
     return plan_text(plan).split("\n\n")
 
 
+def test_drafting_from_the_text_is_named() -> None:
+    case = Case(stories.machine(), stories.model(), stories.workload(), acceptance=stories.acceptance())
+    decision = stories.decision("serial", stories.layers(stories.model()), batch=4, gamma=2)
+    first, second, *_ = answer(decision, case)
+    assert first.splitlines()[0] == "tiny with n-gram drafting on full, 4 x work"
+    assert second.splitlines()[4] == "  draft      n-gram drafting: candidates from each sequence's own text, no model"
+
+
 def test_a_plain_plan_word_for_word() -> None:
     decision = stories.decision("serial", stories.layers(stories.model()), batch=4, ring_slots=0)
     first, second, *_ = answer(decision)

@@ -8,7 +8,6 @@ step of one layer 16 s.
 from __future__ import annotations
 
 from collections import Counter
-from itertools import product
 from typing import Any
 
 import pytest
@@ -17,12 +16,13 @@ from specsim.case import Case
 from specsim.cost import work as cost
 from specsim.cost.shapes import decode_shape, prefill_shape
 from specsim.decision import BATCHES, SLOTS, Decision, DraftPolicy, Tail
-from specsim.model import FeedForward, Model
-from specsim.partition import layer_units
+from specsim.model import Model
+from specsim.partition import PART_BYTES, layer_units
 from specsim.schedule.graph import TASK_NAME, Graph, Ring, Task
 from specsim.schedule.lower import STRATEGIES, lower_prefill, lower_rounds, lower_transition
 from specsim.schedule.round import RoundShape
 from tests.specsim import stories
+from tests.specsim.variants import ALL, TARGET, variants
 
 EVEN, DRAFT = stories.even(), stories.even(layers=1)
 
@@ -47,52 +47,6 @@ def traffic(tasks: list[Task]) -> float:
 
 
 # every graph
-
-PLACEMENTS: dict[str, tuple[bool, dict[str, Any]]] = {
-    "all in vram": (False, {}),
-    "pinned": (False, {"weights": "pinned"}),
-    "pageable, kv in ram": (False, {"weights": "pageable", "kv": "ram"}),
-    "disk": (False, {"weights": "disk"}),
-    "cpu core": (False, {"attention": "cpu", "ffn": "pinned"}),
-    "cpu attention and parts": (False, {"attention": "cpu+projections", "weights": "pinned", "cpu_parts": 2}),
-    "cpu parts from disk": (False, {"weights": "disk", "cpu_parts": 4}),
-    "no gpu": (True, {"attention": "bare", "weights": "ram"}),
-    "no gpu, disk": (True, {"attention": "bare", "weights": "ram", "ffn": "disk"}),
-}
-DRAFTS = {
-    False: [stories.on_gpu("vram", 2), stories.on_gpu("ram"), stories.on_gpu("none", waits=True), stories.on_cpu()],
-    True: [stories.on_cpu("ram", 2), stories.on_cpu("none", waits=True)],
-}
-
-
-ALL = [
-    pytest.param(strategy, *PLACEMENTS[name], id=f"{strategy}, {name}")
-    for strategy, name in product(STRATEGIES, PLACEMENTS)
-]
-TARGET = stories.moe(layers=2, family="qwen3_moe", dense_ffn=FeedForward(64), dense_layers=(0,))
-
-
-def variants(strategy: str, bare: bool, placed: dict[str, Any]) -> list[tuple[Case, Decision]]:
-    """Plain and with every draft, with and without micro-batches, all experts and routed ones."""
-    layers = stories.layers(TARGET, **placed)
-    case = stories.case(stories.machine(bare=bare), TARGET, draft=stories.model(vocab=TARGET.vocab))
-    return [
-        (
-            case,
-            stories.decision(
-                strategy,
-                layers,
-                batch=3,
-                gamma=3 if drafting else 0,
-                draft=drafting,
-                verify_micro_batches=micro,
-                prefill_micro_batches=micro,
-                prefill_batch=2,
-                expert_fetch=fetch,
-            ),
-        )
-        for drafting, micro, fetch in product([None, *DRAFTS[bare]], (1, 3), ("all", "routed"))
-    ]
 
 
 @pytest.mark.parametrize(("strategy", "bare", "placed"), ALL)
@@ -119,7 +73,7 @@ def test_every_graph_is_well_named_and_points_back(strategy: str, bare: bool, pl
 def test_a_round_moves_every_streamed_unit_once_per_pass(strategy: str, bare: bool, placed: dict[str, Any]) -> None:
     streamed = {"h2d": 0, "disk": 0}
     for layer, place in enumerate(stories.layers(TARGET, **placed)):
-        units = layer_units(TARGET, TARGET.layer_ffn(layer))
+        units = layer_units(TARGET, TARGET.layer_ffn(layer), PART_BYTES)
         sizes = [(place.attention.weights, place.attention.projections, units.attention_bytes)]
         sizes += [(part.weights, part.processor, units.part_bytes) for part in place.ffn]
         for home, processor, size in sizes:
@@ -220,7 +174,7 @@ def test_newcomers_bring_their_prompts_to_both_models() -> None:
 
 
 def test_a_ring_hands_its_slots_on_in_turn() -> None:
-    ring = Ring(2)
+    ring = Ring("ring", 2)
     assert ring.free() == ()
     ring.used_by([1])
     assert ring.free() == ()
