@@ -7,6 +7,7 @@ start-up. Figures are drawn without pyplot: no display, no global state.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -69,22 +70,27 @@ def gantt(timeline: Timeline, *, title: str, subtitle: str = "") -> Figure:
 
     Spans of no length are not drawn. Where dependencies are known, the critical path is underlined.
     """
-    rows = {stream: row for row, stream in enumerate(streams(timeline))}
-    height = _TOP + _BOTTOM + _ROW * max(len(rows), 2)
+    return panels({"": timeline}, title=title, subtitle=subtitle)
+
+
+def panels(timelines: Mapping[str, Timeline], *, title: str, subtitle: str = "") -> Figure:
+    """Timelines by name, one below the other on the same scale and in the same colours, each from its own start."""
+    counts = [max(len(streams(timeline)), 2) for timeline in timelines.values()]
+    height = _TOP + sum(_ROW * count + _BOTTOM for count in counts)
     figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, facecolor="white")
-    axes = figure.add_axes((_LEFT / _WIDTH, _BOTTOM / height, _PLOT / _WIDTH, 1 - (_TOP + _BOTTOM) / height))
-    scale, unit = _time_unit(timeline.makespan)
-    origin = timeline.start
-    spans = [replace(span, start=span.start - origin, end=span.end - origin) for span in timeline.spans]
-    shown = [span for span in spans if span.seconds > 0]
-    colours = _colours(shown)
-    _frame(axes, rows, timeline, scale, unit)
-    for kind, colour in colours.items():
-        _bars(axes, [span for span in shown if span.kind == kind], rows, timeline.makespan, scale, colour)
-    _names(axes, shown, rows, timeline.makespan, scale, colours)
+    longest = max(timeline.makespan for timeline in timelines.values())
+    every = [span for timeline in timelines.values() for span in timeline.spans if span.seconds > 0]
+    colours = _colours(every)
+    top = _TOP
+    for (name, timeline), count in zip(timelines.items(), counts, strict=True):
+        low = height - top - _ROW * count
+        axes = figure.add_axes((_LEFT / _WIDTH, low / height, _PLOT / _WIDTH, _ROW * count / height))
+        _panel(axes, timeline, longest, colours)
+        if name:
+            axes.text(0, 1.02, name, transform=axes.transAxes, va="bottom", size=11, weight="bold", color=_INK)
+        top += _ROW * count + _BOTTOM
     legend: list[Artist] = [Patch(color=colour, label=kind) for kind, colour in colours.items()]
-    if timeline.preds:
-        _underline(axes, [spans[i] for i in critical_path(timeline)], rows, scale)
+    if any(timeline.preds for timeline in timelines.values()):
         legend.append(Line2D([], [], color=_INK, linewidth=2, label="critical path"))
     figure.text(_LEFT / _WIDTH, 1 - 0.42 / height, title, size=15, weight="bold", color=_INK)
     figure.text(_LEFT / _WIDTH, 1 - 0.70 / height, subtitle, size=10.5, color=_QUIET)
@@ -103,6 +109,22 @@ def gantt(timeline: Timeline, *, title: str, subtitle: str = "") -> Figure:
         columnspacing=1.6,
     )
     return figure
+
+
+def _panel(axes: Axes, timeline: Timeline, longest: float, colours: dict[str, str]) -> None:
+    """One timeline on axes that are `longest` seconds wide."""
+    rows = {stream: row for row, stream in enumerate(streams(timeline))}
+    scale, unit = _time_unit(longest)
+    origin = timeline.start
+    spans = [replace(span, start=span.start - origin, end=span.end - origin) for span in timeline.spans]
+    shown = [span for span in spans if span.seconds > 0]
+    _frame(axes, rows, timeline, longest, scale, unit)
+    for kind, colour in colours.items():
+        if of_kind := [span for span in shown if span.kind == kind]:
+            _bars(axes, of_kind, rows, longest, scale, colour)
+    _names(axes, shown, rows, longest, scale, colours)
+    if timeline.preds:
+        _underline(axes, [spans[i] for i in critical_path(timeline)], rows, scale)
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
@@ -131,10 +153,12 @@ def _colours(spans: list[Span]) -> dict[str, str]:
     return {kind: colour for kind, colour in COLOURS.items() if kind in seen} | spare
 
 
-def _frame(axes: Axes, rows: dict[str, int], timeline: Timeline, scale: float, unit: str) -> None:
+def _frame(
+    axes: Axes, rows: dict[str, int], timeline: Timeline, longest: float, scale: float, unit: str
+) -> None:
     """The empty rows: their names on the left, how busy they are on the right, time below."""
     makespan = timeline.makespan
-    axes.set_xlim(0, makespan * scale or 1.0)
+    axes.set_xlim(0, longest * scale or 1.0)
     axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)  # the first stream on top
     axes.barh(list(rows.values()), makespan * scale, height=_BAR, color=_LANE, zorder=0)
     axes.set_yticks(list(rows.values()), [ROWS.get(stream, stream) for stream in rows])
@@ -154,13 +178,13 @@ def _frame(axes: Axes, rows: dict[str, int], timeline: Timeline, scale: float, u
     axes.grid(axis="x", color=_GRID, linewidth=0.6)
 
 
-def _bars(axes: Axes, spans: list[Span], rows: dict[str, int], makespan: float, scale: float, colour: str) -> None:
+def _bars(axes: Axes, spans: list[Span], rows: dict[str, int], longest: float, scale: float, colour: str) -> None:
     """The bars of one kind, as one collection that carries the kind as its label."""
     corners = []
     for span in spans:
         left, right, low = span.start * scale, span.end * scale, rows[span.stream] - _BAR / 2
         corners.append([(left, low), (left, low + _BAR), (right, low + _BAR), (right, low)])
-    dots = _PLOT * _DPI / makespan  # per second
+    dots = _PLOT * _DPI / longest  # per second
     # A white rim parts bars that touch, where they can spare it. Not snapped, a bar thinner than a dot
     # tints that dot instead of vanishing.
     rims = [0.5 if span.seconds * dots > 6 else 0.0 for span in spans]
@@ -174,13 +198,13 @@ def _names(
     axes: Axes,
     spans: list[Span],
     rows: dict[str, int],
-    makespan: float,
+    longest: float,
     scale: float,
     colours: dict[str, str],
 ) -> None:
     """Write each span's name into its bar where it fits."""
     for span in spans:
-        if span.seconds / makespan * _PLOT > 0.085 * len(span.name) + 0.08:  # inches, at this size
+        if span.seconds / longest * _PLOT > 0.085 * len(span.name) + 0.08:  # inches, at this size
             red, green, blue = to_rgb(colours[span.kind])
             colour = _INK if 0.299 * red + 0.587 * green + 0.114 * blue > 0.45 else "white"
             middle = (span.start + span.end) / 2 * scale
