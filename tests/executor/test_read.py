@@ -1,0 +1,198 @@
+"""Reading gives the file's bytes whichever way the disk is read, and what goes wrong names the file and the byte."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from executor.checkpoint.layout import Extent, Layout, Piece, Span, Unit, direct, packed
+from executor.checkpoint.read import Reader, aligned_buffer
+from specsim.errors import InputError
+
+PAGE = 4096
+MIB = 2**20
+Preadv = Callable[[int, list[memoryview], int], int]
+
+needs_direct = pytest.mark.skipif(not hasattr(os, "O_DIRECT"), reason="this system has no O_DIRECT")
+
+
+def random_file(path: Path, nbytes: int) -> Path:
+    path.write_bytes(torch.randint(256, (nbytes,), dtype=torch.uint8, generator=torch.manual_seed(0)).numpy().tobytes())
+    return path
+
+
+def unit_of(file: Path, *ranges: tuple[int, int]) -> Unit:
+    """A unit of bytes [first, end) of a file."""
+    return Unit(
+        tuple(
+            Piece(("gate", i), Span(file, first, end - first), torch.uint8, (end - first,))
+            for i, (first, end) in enumerate(ranges)
+        )
+    )
+
+
+def pieces(layout: Layout, buffer: Tensor) -> list[bytes]:
+    sizes = [piece.span.nbytes for piece in layout.unit.pieces]
+    return [buffer[at : at + n].numpy().tobytes() for at, n in zip(layout.offsets, sizes, strict=True)]
+
+
+def read(reader: Reader, layout: Layout) -> tuple[int, list[bytes]]:
+    buffer = aligned_buffer(layout.nbytes)
+    return reader.read(layout, buffer), pieces(layout, buffer)
+
+
+def test_a_buffer_is_zeroed_and_begins_at_a_page() -> None:
+    buffer = aligned_buffer(5000)
+    assert (buffer.shape, buffer.dtype, buffer.data_ptr() % PAGE) == ((5000,), torch.uint8, 0)
+    assert not buffer.any()
+    assert aligned_buffer(0).shape == (0,)
+
+
+@pytest.mark.parametrize("way", [None, False])
+def test_bytes_are_the_files_to_its_very_end(way: bool | None, tmp_path: Path) -> None:
+    file = random_file(tmp_path / "a", 17 * MIB + 123)  # three chunks, and an end inside a block
+    content = file.read_bytes()
+    layout = direct(unit_of(file, (5, 77), (5000, 17 * MIB + 123)))
+    reader = Reader(direct=way)
+    assert read(reader, layout) == (17 * MIB + 123, [content[5:77], content[5000:]])
+    reader.close()
+
+
+def test_pieces_are_read_to_their_place(tmp_path: Path) -> None:
+    file = random_file(tmp_path / "a", 9 * MIB)
+    content = file.read_bytes()
+    layout = packed(unit_of(file, (5, 77), (3, 9 * MIB)))
+    buffer = aligned_buffer(layout.nbytes)
+    assert Reader().read_pieces(layout, buffer) == 72 + 9 * MIB - 3
+    assert pieces(layout, buffer) == [content[5:77], content[3:]]
+
+
+def test_the_hook_hears_of_every_chunk(tmp_path: Path) -> None:
+    chunks: list[int] = []
+    layout = direct(unit_of(random_file(tmp_path / "a", 17 * MIB), (0, 17 * MIB)))
+    read(Reader(throttle=chunks.append), layout)
+    assert chunks == [8 * MIB, 8 * MIB, MIB]
+
+
+def test_threads_share_a_reader(tmp_path: Path) -> None:
+    files = [random_file(tmp_path / str(i), 9 * MIB + i) for i in range(4)]
+    layouts = [direct(unit_of(file, (i, 9 * MIB + i))) for i, file in enumerate(files)] * 2
+    reader = Reader()
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda layout: read(reader, layout)[1], layouts))
+    assert found == [[file.read_bytes()[i:]] for i, file in enumerate(files)] * 2
+
+
+def test_files_are_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Path] = []
+    really = os.open
+
+    def open_file(file: Path, flags: int) -> int:
+        opened.append(file)
+        return really(file, flags)
+
+    monkeypatch.setattr(os, "open", open_file)
+    file = random_file(tmp_path / "a", PAGE)
+    reader = Reader(direct=False)
+    for _ in range(3):
+        read(reader, direct(unit_of(file, (0, PAGE))))
+    assert opened == [file]
+    reader.close()
+    read(reader, direct(unit_of(file, (0, PAGE))))
+    assert opened == [file, file]
+
+
+@needs_direct
+@pytest.mark.parametrize("refused_by", ["open", "preadv"])
+def test_a_file_system_without_direct_reads_is_read_through_the_cache_for_good(
+    refused_by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    opened: dict[int, bool] = {}
+    really_open, really_preadv = os.open, os.preadv
+
+    def open_file(file: Path, flags: int) -> int:
+        asks = bool(flags & os.O_DIRECT)
+        if asks:
+            asked.append(True)
+        if asks and refused_by == "open":
+            raise OSError(errno.EINVAL, "Invalid argument")
+        descriptor = really_open(file, flags & ~os.O_DIRECT)
+        opened[descriptor] = asks
+        return descriptor
+
+    def preadv(descriptor: int, buffers: list[memoryview], offset: int) -> int:
+        if opened[descriptor]:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return really_preadv(descriptor, buffers, offset)
+
+    monkeypatch.setattr(os, "open", open_file)
+    monkeypatch.setattr(os, "preadv", preadv)
+    files = [random_file(tmp_path / name, 9 * MIB + 5) for name in "ab"]
+    reader = Reader()
+    for file in files:
+        assert read(reader, direct(unit_of(file, (7, 9 * MIB + 5))))[1] == [file.read_bytes()[7:]]
+    assert asked == [True]
+    with pytest.raises(InputError, match="a: cannot read it at byte 0: Invalid argument"):
+        read(Reader(direct=True), direct(unit_of(files[0], (0, PAGE))))
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system cannot drop from the page cache")
+@pytest.mark.parametrize("drop", [True, False])
+def test_what_went_through_the_page_cache_is_dropped(
+    drop: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda _, offset, nbytes, __: dropped.append((offset, nbytes)))
+    layout = packed(unit_of(random_file(tmp_path / "a", 3 * PAGE), (PAGE + 5, 2 * PAGE)))
+    Reader(drop_cache=drop).read_pieces(layout, aligned_buffer(layout.nbytes))
+    assert dropped == ([(PAGE, 2 * PAGE)] if drop else [])
+
+
+@pytest.mark.parametrize("way", [None, False])
+@pytest.mark.parametrize("left", [0, 5, PAGE, 9 * MIB + 5])
+def test_a_file_that_shrank_is_named_with_its_end(left: int, way: bool | None, tmp_path: Path) -> None:
+    file = random_file(tmp_path / "a", 10 * MIB)
+    layout = direct(unit_of(file, (0, 10 * MIB)))
+    os.truncate(file, left)
+    with pytest.raises(InputError, match=rf"a: has become too short: it ends at byte {left}, .* {10 * MIB} or later"):
+        read(Reader(direct=way), layout)
+
+
+def test_a_disk_that_fails_is_named_with_the_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    really: Preadv = os.preadv
+
+    def preadv(descriptor: int, buffers: list[memoryview], offset: int) -> int:
+        if offset >= 8 * MIB:
+            raise OSError(errno.EIO, "Input/output error")
+        return really(descriptor, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    layout = direct(unit_of(random_file(tmp_path / "a", 10 * MIB), (0, 10 * MIB)))
+    with pytest.raises(InputError, match=f"a: cannot read it at byte {8 * MIB}: Input/output error"):
+        read(Reader(), layout)
+
+
+def test_a_read_that_stops_early_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    really: Preadv = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda fd, buffers, offset: really(fd, [buffers[0][: 2 * PAGE]], offset))
+    file = random_file(tmp_path / "a", 7 * PAGE + 1)
+    assert read(Reader(), direct(unit_of(file, (0, 7 * PAGE + 1)))) == (7 * PAGE + 1, [file.read_bytes()])
+
+
+def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="gone: cannot read it at byte 0: No such file or directory"):
+        read(Reader(), direct(unit_of(tmp_path / "gone", (0, 1))))
+
+
+def test_a_buffer_off_the_page_is_refused(tmp_path: Path) -> None:
+    layout = Layout(Unit(()), (), PAGE, (Extent(random_file(tmp_path / "a", PAGE), 0, PAGE, 0, PAGE),))
+    with pytest.raises(ValueError, match="use aligned_buffer"):
+        Reader().read(layout, aligned_buffer(2 * PAGE)[8:])
