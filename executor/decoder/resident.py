@@ -1,0 +1,117 @@
+"""A whole model in one memory: the draft, and the plain decoder that everything else is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from executor.architecture import Architecture
+from executor.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from executor.checkpoint.layout import (
+    Layout,
+    Unit,
+    attention_unit,
+    attention_weights,
+    embedding_unit,
+    embedding_weights,
+    ffn_unit,
+    head_unit,
+    head_weights,
+    packed,
+    part_weights,
+)
+from executor.checkpoint.read import Reader
+from executor.decoder import blocks
+from executor.decoder.cache import Segment, SequenceCache
+from executor.decoder.numerics import Numerics, argmax
+from executor.weights import AttentionWeights, HeadWeights, PartWeights
+from specsim.errors import InputError
+
+CPU: Final = torch.device("cpu")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ResidentModel:
+    """`layers`: each layer's attention and the parts of its FFN."""
+
+    arch: Architecture
+    layers: list[tuple[AttentionWeights, list[PartWeights]]]
+    embedding: Tensor  # [V, h]
+    head: HeadWeights
+    numerics: Numerics
+
+    def forward(
+        self, ids: Tensor, segments: Sequence[Segment], caches: Sequence[SequenceCache], rows: Tensor
+    ) -> Tensor:
+        """Logits [R, V] float32 of those `rows` [R] of the packed tokens `ids` [T] that need them.
+
+        Writes K and V at the segments' positions. What of that is valid is the caller's to say: it assigns `length`.
+        """
+        arch, numerics = self.arch, self.numerics
+        positions = torch.tensor(list(chain.from_iterable(range(s.start, s.end) for s in segments)), device=ids.device)
+        hidden = blocks.embed(self.embedding, ids)
+        for layer, (attention, parts) in enumerate(self.layers):
+            q, k, v = blocks.project_qkv(arch, numerics, attention, hidden, positions)
+            heads = blocks.attend(arch, numerics, layer, q, k, v, segments, [cache.layer(layer) for cache in caches])
+            hidden = blocks.project_out(arch, numerics, attention, heads, hidden)
+            normed, routing = blocks.route(arch, numerics, attention, hidden)
+            into = blocks.accumulator(arch, numerics, layer, len(ids), ids.device)
+            inner = None
+            if routing is None and len(parts) > 1:
+                inner = normed.new_empty(len(ids), arch.model.layer_ffn(layer).width)
+            for part in parts:
+                blocks.feed_forward(numerics, part, normed, routing, into, inner)
+            hidden = blocks.finish(numerics, [into], hidden)
+        return blocks.logits(arch, numerics, self.head, hidden[rows])
+
+
+def load_resident(checkpoint: Checkpoint | str | Path, numerics: Numerics, device: torch.device = CPU) -> ResidentModel:
+    """Read all weights of a checkpoint into the memory of `device`. Raises InputError as opening and reading it do."""
+    if not isinstance(checkpoint, Checkpoint):
+        checkpoint = open_checkpoint(checkpoint)
+    reader = Reader()
+
+    def load(unit: Unit) -> tuple[Layout, Tensor]:
+        layout = packed(unit)
+        buffer = torch.empty(layout.nbytes, dtype=torch.uint8)
+        reader.read_pieces(layout, buffer)
+        return layout, buffer.to(device)
+
+    arch = checkpoint.architecture
+    try:
+        head = head_weights(*load(head_unit(checkpoint)))
+        table = head.output if arch.model.tied else embedding_weights(*load(embedding_unit(checkpoint)))
+        layers: list[tuple[AttentionWeights, list[PartWeights]]] = [
+            (
+                attention_weights(*load(attention_unit(checkpoint, layer))),
+                [part_weights(*load(ffn_unit(checkpoint, layer, part=0, parts=1)))],
+            )
+            for layer in range(arch.model.layers)
+        ]
+    finally:
+        reader.close()
+    return ResidentModel(arch, layers, table, head, numerics)
+
+
+def generate_greedy(model: ResidentModel, prompt: list[int], max_new: int) -> list[int]:
+    """The most likely tokens after `prompt`, one at a time, up to `max_new` or an end token, which is included."""
+    if not prompt:
+        raise InputError("the prompt is empty", hint="give at least one token")
+    device = model.embedding.device
+    cache = SequenceCache(model.arch, len(prompt) + max_new, device)
+    generated: list[int] = []
+    feed = prompt
+    while len(generated) < max_new and not (generated and generated[-1] in model.arch.eos):
+        segment = Segment(0, len(feed), cache.length)
+        last = torch.tensor([len(feed) - 1], device=device)
+        logits = model.forward(torch.tensor(feed, device=device), [segment], [cache], last)
+        cache.length = segment.end
+        feed = [int(argmax(logits))]
+        generated += feed
+    return generated
