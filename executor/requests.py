@@ -1,0 +1,124 @@
+"""A request, and where its output ends: at an end token, a stop string, or its own number of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from specsim.errors import InputError
+
+FinishReason = Literal["eos", "stop", "length"]
+#: a tokenizer's text of output tokens, without its special tokens
+Decode = Callable[[Sequence[int]], str]
+
+#: what decoders put for bytes that are no character, or not yet
+_INCOMPLETE = "\ufffd"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """`index` is its place among the run's requests and keys its random draws; `id` names it. Raises InputError."""
+
+    index: int
+    id: str
+    prompt: tuple[int, ...]
+    max_new_tokens: int
+    stop: tuple[str, ...] = ()
+    eos: frozenset[int] = frozenset()
+
+    def __post_init__(self) -> None:
+        if not self.prompt:
+            raise InputError("the prompt has no tokens", where=self.where, hint="give at least one")
+        if self.max_new_tokens < 1:
+            raise InputError(f"max_new_tokens is {self.max_new_tokens}", where=self.where, hint="ask for at least 1")
+        if "" in self.stop:
+            raise InputError("a stop string is empty", where=self.where, hint="it would stop everywhere; leave it out")
+
+    @property
+    def where(self) -> str:
+        return f"request {self.id!r}"
+
+
+class Generation:
+    """A request under way: `tokens` are its prompt and what was committed so far.
+
+    `finish_reason` is None until the token that ends it is committed; nothing is committed after that token.
+    Raises InputError for a request with stop strings without a `decode` to look for them in.
+    """
+
+    def __init__(self, request: Request, decode: Decode | None = None) -> None:
+        if request.stop and decode is None:
+            hint = "stop strings need the checkpoint's tokenizer"
+            raise InputError(f"cannot look for the stop string {request.stop[0]!r}", where=request.where, hint=hint)
+        self.request, self._decode = request, decode
+        self.tokens = list(request.prompt)
+        self.finish_reason: FinishReason | None = None
+        self._watch = _StopWatch(request.stop, decode) if request.stop and decode else None
+
+    @property
+    def output_ids(self) -> list[int]:
+        """The committed tokens, with the one that ended the output."""
+        return self.tokens[len(self.request.prompt) :]
+
+    @property
+    def remaining(self) -> int:
+        """Tokens that may still be committed."""
+        made = len(self.tokens) - len(self.request.prompt)
+        return 0 if self.finish_reason is not None else self.request.max_new_tokens - made
+
+    @property
+    def text(self) -> str | None:
+        """Of the output, without the end token and cut before a stop string; None without a tokenizer."""
+        if self._decode is None:
+            return None
+        if self._watch is not None and self.finish_reason == "stop":
+            return self._watch.text
+        output = self.output_ids
+        return self._decode(output[:-1] if self.finish_reason == "eos" else output)
+
+    def take(self, emitted: Sequence[int]) -> int:
+        """Commit `emitted` left to right up to the request's end, and say how many that were."""
+        for count, token in enumerate(emitted):
+            if self.finish_reason is not None:
+                return count
+            self.tokens.append(token)
+            self.finish_reason = self._reason(token)
+        return len(emitted)
+
+    def _reason(self, token: int) -> FinishReason | None:
+        if token in self.request.eos:
+            return "eos"
+        if self._watch is not None and self._watch.completes(token):
+            return "stop"
+        return "length" if self.remaining == 0 else None
+
+
+class _StopWatch:
+    """Decodes an output token by token and finds the first stop string in it.
+
+    Only the tokens since the last but one whole character are decoded again, so a token costs the same however long
+    the output is. Those before the last whole character are context: decoders treat the first of all tokens otherwise.
+    """
+
+    def __init__(self, stops: Sequence[str], decode: Decode) -> None:
+        self.text = ""  # of whole characters, cut before a stop string once one is found
+        self._stops, self._decode = stops, decode
+        self._window: list[int] = []  # context, then the tokens whose text is not in `text` yet
+        self._context = 0
+
+    def completes(self, token: int) -> bool:
+        """Whether `token` completes a stop string. Characters that are not whole yet are not part of any."""
+        self._window.append(token)
+        known = len(self._decode(self._window[: self._context]))
+        fresh = self._decode(self._window)[known:]
+        seen = self.text + fresh.rstrip(_INCOMPLETE)
+        found = [seen.find(stop, max(0, len(self.text) - len(stop) + 1)) for stop in self._stops]
+        if max(found) >= 0:
+            self.text = seen[: min(at for at in found if at >= 0)]
+            return True
+        if fresh and not fresh.endswith(_INCOMPLETE):
+            self.text = seen
+            self._window = self._window[self._context :]
+            self._context = len(self._window)
+        return False
