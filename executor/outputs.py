@@ -1,0 +1,115 @@
+"""What a run leaves behind: outputs.jsonl, a line for each request as it finishes, and other files as a whole."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from executor.requests import FinishReason
+from specsim.errors import InputError
+
+OUTPUTS: Final = "outputs.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A finished request. `output_ids` end with the token that ended it; `text` is None without a tokenizer."""
+
+    id: str
+    output_ids: tuple[int, ...]
+    text: str | None
+    finish_reason: FinishReason
+
+    @property
+    def useful_tokens(self) -> int:
+        """All of them: nothing is kept after a request's own end."""
+        return len(self.output_ids)
+
+    def line(self) -> bytes:
+        """The output as a JSON object in UTF-8, with its newline."""
+        data = {
+            "id": self.id,
+            "output_ids": self.output_ids,
+            "text": self.text,
+            "finish_reason": self.finish_reason,
+            "useful_tokens": self.useful_tokens,
+        }
+        return json.dumps(data, ensure_ascii=False).encode("utf-8") + b"\n"
+
+
+class OutputWriter:
+    """Appends outputs to `directory`/outputs.jsonl, which holds whole lines only, whatever happens.
+
+    Makes the directory. Raises InputError where it cannot, and where the file has outputs already.
+    """
+
+    def __init__(self, directory: str | Path) -> None:
+        self.path = Path(directory) / OUTPUTS
+        self.written = 0
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError as error:
+            what = f"cannot be written: {error.strerror}"
+            raise InputError(what, where=str(self.path), hint="choose another -o") from None
+        self._bytes = 0
+        if os.fstat(self._file).st_size:
+            self.close()
+            raise InputError("has outputs already", where=str(self.path), hint="choose another -o")
+
+    def write(self, output: Output) -> None:
+        """Append a line; it has reached the operating system on return. Raises InputError, as on a full disk; the
+        part of the line that was written is taken back then."""
+        line = output.line()
+        rest = memoryview(line)
+        try:
+            while rest:  # a disk that fills up takes a part first, and refuses the next
+                rest = rest[os.write(self._file, rest) :]
+        except OSError as error:
+            with contextlib.suppress(OSError):  # the first error is the one to tell
+                os.ftruncate(self._file, self._bytes)
+            hint = f"it keeps {self.written} outputs; make room or choose another -o"
+            raise InputError(f"cannot be written: {error.strerror}", where=str(self.path), hint=hint) from None
+        self._bytes += len(line)
+        self.written += 1
+
+    def close(self) -> None:
+        """May be called again."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def __enter__(self) -> OutputWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def count_outputs(directory: str | Path) -> int:
+    """Finished requests in `directory`/outputs.jsonl; 0 where there is no such file."""
+    try:
+        with (Path(directory) / OUTPUTS).open("rb") as file:
+            return sum(line.endswith(b"\n") for line in file)
+    except FileNotFoundError:
+        return 0
+
+
+def write_whole(path: str | Path, text: str) -> None:
+    """Write a file at once or not at all. Raises InputError where that fails; an older file is kept then."""
+    path = Path(path)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise InputError(f"cannot be written: {error.strerror}", where=str(path)) from None
