@@ -1,0 +1,84 @@
+"""Who is in flight: requests wait in line, take places in batches, gain tokens pass by pass, and leave when done."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+
+from executor.metrics import AcceptanceCounter
+from executor.requests import Generation, Request
+from executor.sequence import Sequence
+from specsim.decision import Policy
+
+
+@dataclass(slots=True, eq=False)
+class Batches:
+    """`admit` makes a sequence of a request, with caches of its own, `release` lets them go. `waiting` is served in
+    order of arrival; `finished` is emptied by whoever writes the outputs.
+
+    Only the main processor's stream commits and refills, so nothing here needs a lock.
+    """
+
+    policy: Policy
+    join_tokens: float
+    admit: Callable[[Request], Sequence]
+    release: Callable[[Sequence], None]
+    waiting: deque[Request] = field(default_factory=deque)
+    active: dict[str, list[Sequence]] = field(default_factory=dict)
+    finished: SimpleQueue[Generation] = field(default_factory=SimpleQueue)
+    acceptance: AcceptanceCounter = field(default_factory=AcceptanceCounter)
+    useful_tokens: int = 0
+    served: int = 0  # requests that have been admitted so far
+
+    @property
+    def names(self) -> str:
+        return "AB"[: self.policy.batches]
+
+    @property
+    def in_flight(self) -> list[Sequence]:
+        """Of all batches, in order of arrival."""
+        return sorted((s for batch in self.active.values() for s in batch), key=lambda s: s.index)
+
+    def next_wave(self) -> list[Sequence]:
+        """Fill all places from the line, evenly over the batches; returns the newly admitted."""
+        count = min(self.policy.in_flight, len(self.waiting))
+        wave = [self._admit_next() for _ in range(count)]
+        self.active = {name: wave[i :: self.policy.batches] for i, name in enumerate(self.names)}
+        return wave
+
+    @property
+    def waiting_to_refill(self) -> bool:
+        """Whether places that become free are taken at once."""
+        return self.policy.refill and bool(self.waiting)
+
+    def commit(self, sequence: Sequence, emitted: Iterable[int], accepted: int) -> None:
+        """A pass has emitted tokens for a sequence, the first `accepted` of them as proposed."""
+        proposed = len(sequence.proposal.tokens)
+        if proposed:
+            self.acceptance.add(proposed, accepted)
+        self.useful_tokens += sequence.commit(list(emitted))
+
+    def sweep(self) -> None:
+        """Let go of those that are done."""
+        for name, batch in self.active.items():
+            for sequence in batch:
+                if sequence.done:
+                    self.release(sequence)
+                    self.finished.put(sequence.generation)
+            self.active[name] = [s for s in batch if not s.done]
+
+    def refill(self, name: str) -> None:
+        """Put those next in line into a batch's free places, as many as one pass may take the prompts of."""
+        batch = self.active[name]
+        taken = 0
+        while self.policy.refill and self.waiting and len(batch) < self.policy.batch:
+            taken += len(self.waiting[0].prompt)
+            if taken > self.join_tokens:
+                break
+            batch.append(self._admit_next())
+
+    def _admit_next(self) -> Sequence:
+        self.served += 1
+        return self.admit(self.waiting.popleft())

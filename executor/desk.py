@@ -1,0 +1,45 @@
+"""Who looks after a run while it goes: writes outputs as requests finish, and keeps the progress line."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from executor.job import Job
+from executor.outputs import Output, OutputWriter
+from executor.progress import Progress, ProgressLine
+
+#: outputs that are kept to be shown at the end
+SAMPLES: Final = 3
+
+
+class Desk:
+    def __init__(self, writer: OutputWriter, line: ProgressLine, requests: int) -> None:
+        self.writer, self.line, self.requests = writer, line, requests
+        self.samples: list[Output] = []
+
+    def tick(self, job: Job) -> None:
+        """Called a few times a second by the thread that owns the run."""
+        while not job.batches.finished.empty():
+            generation = job.batches.finished.get()
+            reason = generation.finish_reason
+            assert reason is not None, "only finished requests are handed over"
+            output = Output(generation.request.id, tuple(generation.output_ids), generation.text, reason)
+            self.writer.write(output)
+            if len(self.samples) < SAMPLES:
+                self.samples.append(output)
+        self.line.update(self._progress(job))
+
+    def _progress(self, job: Job) -> Progress:
+        batches = job.batches
+        return Progress(
+            phase=job.phase,
+            requests=self.requests,
+            prefilled=batches.served,
+            finished=self.writer.written,
+            tokens=batches.useful_tokens,
+            wanted=sum(s.generation.remaining for s in batches.in_flight) + sum(r.max_new_tokens for r in batches.waiting),
+            prefill_s=job.prefill_s,
+            decode_s=job.decode_s,
+            bytes_moved=sum(job.engine.moved.values()),
+            acceptance=batches.acceptance.rate,
+        )

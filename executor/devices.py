@@ -1,0 +1,52 @@
+"""The torch device of each processor of a plan, and what each stream's tasks run on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from executor.lanes import CudaClock, CudaLane, HostLane, Lane
+from specsim.errors import InputError
+from specsim.hardware import Machine
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """`main` is the processor that runs layers by default. An emulated GPU computes on the CPU; what its plan keeps in
+    VRAM is kept in RAM, apart, and reaches it over an emulated link."""
+
+    main: str
+    gpu: torch.device = CPU
+
+    @property
+    def cuda(self) -> bool:
+        return self.gpu.type == "cuda"
+
+    def of(self, processor: str) -> torch.device:
+        return self.gpu if processor == "gpu" else CPU
+
+
+def devices_for(machine: Machine, *, emulate_gpu: bool) -> Devices:
+    """Raises InputError where the plan needs a GPU and there is none."""
+    if machine.gpu is None:
+        if emulate_gpu:
+            raise InputError("the plan's machine has no GPU to emulate", where="--emulate-gpu", hint="leave it out")
+        return Devices("cpu")
+    if emulate_gpu:
+        return Devices("gpu")
+    if not torch.cuda.is_available():
+        hint = "run it there, plan for this machine, or try --emulate-gpu"
+        raise InputError(f"the plan is for a machine with {machine.gpu.title}, torch finds no GPU here", hint=hint)
+    return Devices("gpu", torch.device("cuda", 0))
+
+
+def lanes_for(devices: Devices) -> Callable[[str], Lane]:
+    """What the engine asks for each stream: streams of the GPU and of its link are CUDA streams."""
+    if not devices.cuda:
+        return HostLane
+    clock = CudaClock(devices.gpu)
+    return lambda stream: HostLane(stream) if stream.startswith(("cpu", "disk")) else CudaLane(clock)

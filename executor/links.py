@@ -1,0 +1,70 @@
+"""Ways that bytes take, as fast as they go or held to a set bandwidth: so that a slow link, or the link of a GPU that
+is not there, can be had on any machine."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from torch import Tensor
+
+#: copies are cut, so that streams that share a paced link take turns
+CHUNK_BYTES = 4 << 20
+
+
+class Pacer:
+    """Holds traffic to `bytes_per_s`, with `latency_s` before every transfer.
+
+    Transfers queue: one that is asked for at t, while the link is busy until u, occupies it from max(t, u) for
+    latency + bytes / bandwidth. The clock and the sleep are given for tests.
+    """
+
+    def __init__(
+        self,
+        bytes_per_s: float,
+        latency_s: float = 0.0,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.bytes_per_s, self.latency_s = bytes_per_s, latency_s
+        self._clock, self._sleep = clock, sleep
+        self._free_at = float("-inf")
+        self._lock = threading.Lock()
+
+    def begin(self) -> None:
+        """A new transfer: the latency passes on the link."""
+        self._occupy(self.latency_s, self._clock())
+
+    def __call__(self, byte_count: int, since: float | None = None) -> None:
+        """Return when `byte_count` bytes that began to move at `since` (default: now) have crossed the link."""
+        self._occupy(byte_count / self.bytes_per_s, self._clock() if since is None else since)
+
+    def _occupy(self, seconds: float, since: float) -> None:
+        with self._lock:
+            self._free_at = max(since, self._free_at) + seconds
+            until = self._free_at
+        while (left := until - self._clock()) > 0:
+            self._sleep(left)
+
+
+class Link:
+    """Copies between memories, paced if asked to."""
+
+    def __init__(self, pacer: Pacer | None = None) -> None:
+        self.pacer = pacer
+
+    def copy(self, into: Tensor, source: Tensor) -> int:
+        """Copy equal shapes; returns the bytes that moved. On a CUDA stream the copy is only enqueued."""
+        if self.pacer is None:
+            into.copy_(source, non_blocking=True)
+            return source.nbytes
+        self.pacer.begin()
+        flat_into, flat = (into.view(-1), source.reshape(-1)) if into.is_contiguous() else (into, source)
+        step = max(1, CHUNK_BYTES // source.element_size()) if into.is_contiguous() else max(1, len(flat))
+        for first in range(0, len(flat), step):
+            since = self.pacer._clock()
+            flat_into[first : first + step].copy_(flat[first : first + step])
+            self.pacer(flat[first : first + step].nbytes, since)
+        return source.nbytes

@@ -1,0 +1,43 @@
+"""Budgets that are kept: every lasting allocation is entered in a ledger, by item, and each memory has its peak."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+
+from specsim.errors import InputError
+from specsim.units import show
+
+
+class Ledger:
+    """Bytes in use by memory ("vram", "ram") and item. Thread-safe.
+
+    Raises InputError, before anything is allocated, for what would exceed a budget.
+    """
+
+    def __init__(self, budgets: Mapping[str, float]) -> None:
+        self.budgets = dict(budgets)
+        self.items: dict[tuple[str, str], int] = {}
+        self.peaks: dict[str, int] = dict.fromkeys(self.budgets, 0)
+        self._lock = threading.Lock()
+
+    def used(self, memory: str) -> int:
+        return sum(size for (where, _), size in self.items.items() if where == memory)
+
+    def take(self, memory: str, item: str, byte_count: int) -> None:
+        with self._lock:
+            used = self.used(memory) + byte_count
+            if used > self.budgets[memory]:
+                budget = show(self.budgets[memory], "bytes")
+                raise InputError(
+                    f"{item} of {show(byte_count, 'bytes')} exceeds the budget of {budget}, "
+                    f"{show(used - byte_count, 'bytes')} of it in use",
+                    where=memory,
+                    hint=f"plan again for this machine, or with a larger --{memory}",
+                )
+            self.items[memory, item] = self.items.get((memory, item), 0) + byte_count
+            self.peaks[memory] = max(self.peaks[memory], used)
+
+    def give_back(self, memory: str, item: str, byte_count: int) -> None:
+        with self._lock:
+            self.items[memory, item] -= byte_count

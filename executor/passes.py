@@ -1,0 +1,116 @@
+"""One batch on its way through the target's layers: packed rows, and what travels between the tasks of a layer.
+
+Prefill and verify are the same walk. Every sequence brings the tokens that its cache lacks (a prompt, or the last
+token) and what was proposed to follow them; logits are wanted from the last of its own tokens on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Many
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from executor.decoder.blocks import Routing
+from executor.decoder.cache import Segment
+from executor.sequence import Sequence
+from specsim.decision import LayerPlacement
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The sequences of one micro-batch, and their rows."""
+
+    sequences: slice
+    rows: slice
+
+    @property
+    def empty(self) -> bool:
+        return bool(self.rows.start == self.rows.stop)
+
+
+@dataclass(slots=True, eq=False)
+class Routed:
+    """What the FFN of a layer reads: normalised rows [T, h], and the experts that each goes to."""
+
+    normed: Tensor
+    routing: Routing | None
+
+
+@dataclass(slots=True, eq=False)
+class Pass:
+    """`layers` is the placement that the pass was lowered with; the rows of a micro-batch are neighbours. The output of
+    a layer's FFN adds up on each processor that has parts of it, and joins `hidden` when the next layer reads it."""
+
+    layers: tuple[LayerPlacement, ...]
+    sequences: list[Sequence]
+    segments: list[Segment]
+    micro: list[Rows]
+    ids: Tensor  # [T] int64
+    positions: Tensor  # [T] int64
+    hidden: Tensor = field(default_factory=lambda: torch.empty(0))  # [T, h] where the main processor computes
+    routed: Routed | None = None
+    outputs: dict[str, tuple[int, Tensor]] = field(default_factory=dict)  # processor -> layer, [T, h]
+    between: dict[tuple[str, int | None], Any] = field(default_factory=dict)  # what a task leaves for the next
+
+    @property
+    def empty(self) -> bool:
+        return not self.sequences
+
+    @property
+    def head_rows(self) -> list[range]:
+        """The rows of each sequence that need logits: the last of its own tokens, and the candidates."""
+        return [
+            range(s.first + s.count - len(sequence.proposal.tokens) - 1, s.first + s.count)
+            for s, sequence in zip(self.segments, self.sequences, strict=True)
+        ]
+
+    def put(self, rows: slice, normed: Tensor, routing: Routing | None) -> None:
+        """A micro-batch is through the attention."""
+        whole = self.routed
+        if whole is None:
+            whole = self.routed = Routed(torch.empty_like(self.hidden), None)
+        whole.normed[rows] = normed
+        if routing is None:
+            whole.routing = None
+            return
+        if whole.routing is None:
+            shape = (len(self.ids), routing.experts.shape[1])
+            whole.routing = Routing(routing.experts.new_empty(shape), routing.weights.new_empty(shape))
+        whole.routing.experts[rows] = routing.experts
+        whole.routing.weights[rows] = routing.weights
+
+
+def deal(lengths: Many[int], shares: int) -> list[list[int]]:
+    """Deal sequences to `shares` micro-batches, longest first, each into the emptiest so far: the fullest then holds
+    at most the mean and one longest sequence, which is what the plan's memory counts on. Returns their indices."""
+    dealt: list[list[int]] = [[] for _ in range(shares)]
+    loads = [0] * shares
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        emptiest = loads.index(min(loads))
+        dealt[emptiest].append(i)
+        loads[emptiest] += lengths[i]
+    return [sorted(share) for share in dealt]
+
+
+def pack(layers: tuple[LayerPlacement, ...], sequences: Many[Sequence], micro_batches: int) -> Pass:
+    """The pass of `sequences`, its rows not yet embedded."""
+    feeds = [s.tokens[s.cache.length :] + list(s.proposal.tokens) for s in sequences]
+    lengths = [s.cache.length + len(feed) for s, feed in zip(sequences, feeds, strict=True)]
+    ids: list[int] = []
+    positions: list[int] = []
+    ordered: list[Sequence] = []
+    segments: list[Segment] = []
+    micro: list[Rows] = []
+    for share in deal(lengths, micro_batches):
+        first_sequence, first_row = len(ordered), len(ids)
+        for i in share:
+            start = sequences[i].cache.length
+            segments.append(Segment(len(ids), len(feeds[i]), start))
+            ids += feeds[i]
+            positions += range(start, lengths[i])
+            ordered.append(sequences[i])
+        micro.append(Rows(slice(first_sequence, len(ordered)), slice(first_row, len(ids))))
+    return Pass(layers, ordered, segments, micro, torch.tensor(ids), torch.tensor(positions))

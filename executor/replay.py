@@ -1,0 +1,30 @@
+"""The prediction for what a run really did: the rounds as they turned out, lowered again and simulated.
+
+A plan predicts acceptance and lengths too. Here these are as measured, so what is left is the error of the cost model,
+task by task: both timelines have the same names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from executor.job import Wave
+from specsim.answer import Plan
+from specsim.schedule.lower import append_prefill, append_round, builder
+from specsim.schedule.round import RoundState
+from specsim.simulator.pricing import simulate
+from specsim.timeline.timeline import Timeline
+
+
+def predicted_timeline(plan: Plan, waves: Sequence[Wave]) -> Timeline:
+    """The timeline that the cost model gives for the waves of a run."""
+    case, decision = plan.case, plan.decision
+    b = builder(decision)
+    ends: tuple[int, ...] = ()
+    for wave in waves:
+        ends = append_prefill(b, case, decision, wave.lengths, ends, wave.first_sweep)
+        state = RoundState.after(ends, decision)
+        for number, shape in sorted(wave.shapes.items()):
+            append_round(b, case, decision, shape, number, state)
+            ends = b.round_ends[-1]
+    return simulate(b.graph(), case.machine)

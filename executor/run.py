@@ -1,0 +1,126 @@
+"""Run a plan on real checkpoints and prompts: outputs as requests finish, metrics and both timelines at the end."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack, suppress
+
+import torch
+
+from executor.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from executor.checkpoint.read import Reader
+from executor.desk import Desk
+from executor.devices import Devices, devices_for, lanes_for
+from executor.engine import Engine
+from executor.job import Job
+from executor.links import Link, Pacer
+from executor.metrics import Metrics, Predicted
+from executor.options import RunOptions, RunResult
+from executor.outputs import OutputWriter
+from executor.progress import ProgressLine
+from executor.prompts import check_against_plan, read_prompts
+from executor.replay import predicted_timeline
+from executor.requests import Request
+from executor.setup import NUMERICS, Ways, prepare
+from executor.speculation.sampling import Sampling
+from executor.tokenizer import Tokenizer, load_tokenizer
+from specsim.answer import Plan
+from specsim.errors import InputError
+from specsim.hardware import Machine
+from specsim.timeline import utilisation
+from specsim.timeline.trace import write_trace
+
+
+def run(plan: Plan, options: RunOptions) -> RunResult:
+    """Do what the plan says; outputs.jsonl, metrics.json and trace.json go to `options.out`.
+
+    Raises InputError for bad input, where it can be known before anything is allocated. What has finished before an
+    error is in outputs.jsonl.
+    """
+    options.check(plan)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    machine = plan.case.machine
+    devices = devices_for(machine, emulate_gpu=options.emulate_gpu)
+    target = open_checkpoint(options.target)
+    draft = open_checkpoint(options.draft) if options.draft is not None else None
+    tokenizer = load_tokenizer(options.target)
+    requests = _requests(plan, options, target, tokenizer)
+    sampling = Sampling(options.temperature, options.top_k, options.top_p, options.seed)
+    ways = Ways(NUMERICS[options.numerics], sampling, tokenizer.decode if tokenizer else None)
+    with ExitStack() as stack:
+        writer = stack.enter_context(OutputWriter(options.out))
+        reader = Reader(throttle=_disk_pacer(machine, options))
+        stack.callback(reader.close)
+        desk = Desk(writer, stack.enter_context(ProgressLine()), len(requests))
+        engine = stack.enter_context(Engine(lanes_for(devices)))
+        began = time.perf_counter()
+        job = prepare(plan, target, draft, engine, devices, _link(machine, devices, options), reader, ways)
+        load_s = time.perf_counter() - began
+        try:
+            job.run(requests, lambda: desk.tick(job))
+        except BaseException:
+            with suppress(InputError):  # the first error is the one to tell
+                desk.tick(job)  # what has finished is kept
+            raise
+        measured = engine.timeline()
+    metrics = _metrics(plan, options, job, load_s, utilisation(measured))
+    metrics.write(options.out)
+    write_trace(
+        options.out / "trace.json",
+        {"predicted": predicted_timeline(plan, job.waves), "measured": measured.from_zero()},
+    )
+    return RunResult(metrics, writer.path, tuple(desk.samples))
+
+
+def _requests(plan: Plan, options: RunOptions, target: Checkpoint, tokenizer: Tokenizer | None) -> list[Request]:
+    arch = target.architecture
+    requests = read_prompts(
+        options.prompts,
+        tokenizer=tokenizer,
+        vocab=arch.model.vocab,
+        positions=arch.model.max_positions,
+        max_new_tokens=options.max_new_tokens or plan.case.workload.output_tokens,
+        stop=options.stop,
+        eos=() if options.ignore_eos else arch.eos,
+        limit=options.limit,
+    )
+    check_against_plan(requests, plan.case.workload)
+    return requests
+
+
+def _disk_pacer(machine: Machine, options: RunOptions) -> Pacer | None:
+    rate = options.throttle.get("disk")
+    return None if rate is None else Pacer(rate, machine.disk.latency_s)
+
+
+def _link(machine: Machine, devices: Devices, options: RunOptions) -> Link:
+    """The link between RAM and VRAM: the real one, at its own speed or held to a rate; an emulated one goes as fast as
+    the plan says, unless told otherwise."""
+    rate = options.throttle.get("link")
+    if machine.link is None or (rate is None and devices.cuda):
+        return Link()
+    return Link(Pacer(rate or machine.link.rate(pinned=True), machine.link.latency_s))
+
+
+def _metrics(plan: Plan, options: RunOptions, job: Job, load_s: float, busy: dict[str, float]) -> Metrics:
+    acceptance = job.batches.acceptance
+    return Metrics(
+        requests=job.batches.served,
+        useful_tokens=job.batches.useful_tokens,
+        seconds=job.prefill_s + job.decode_s,
+        prefill_s=job.prefill_s,
+        decode_s=job.decode_s,
+        load_s=load_s,
+        rounds=sum(len(wave.shapes) for wave in job.waves),
+        acceptance=acceptance.hazards,
+        accepted_per_round=acceptance.per_round,
+        proposed=acceptance.proposed,
+        peak_bytes=job.ledger.peaks,
+        utilisation=busy,
+        bytes_moved=job.engine.moved,
+        numerics=options.numerics,
+        strategy=plan.decision.strategy,
+        gamma=plan.decision.policy.gamma,
+        predicted=Predicted.of(plan),
+    )

@@ -1,0 +1,59 @@
+"""A request in flight: its tokens, its caches, and what was proposed for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Many
+from dataclasses import dataclass, field
+from typing import Final
+
+from executor.decoder.cache import SequenceCache
+from executor.requests import Generation
+from executor.speculation.ngram import NgramIndex
+from executor.speculation.verify import Proposal
+
+NOTHING: Final = Proposal(())
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """`cache` holds K and V of all committed tokens but the last, which the next pass feeds together with what is
+    proposed to follow it. The draft's cache holds no more than that."""
+
+    generation: Generation
+    cache: SequenceCache
+    draft_cache: SequenceCache | None = None
+    ngram: NgramIndex | None = None
+    proposal: Proposal = field(default=NOTHING)
+
+    @property
+    def tokens(self) -> list[int]:
+        """The prompt and what was committed."""
+        return self.generation.tokens
+
+    @property
+    def index(self) -> int:
+        """Of the request."""
+        return self.generation.request.index
+
+    @property
+    def done(self) -> bool:
+        return self.generation.finish_reason is not None
+
+    def candidates(self, gamma: int) -> int:
+        """How many tokens are worth proposing: a pass adds one of the target's own, and no request is exceeded. A prompt
+        brings none: were it to in a freed place but not in a prefill, its sampled tokens would depend on which."""
+        if not self.cache.length:
+            return 0
+        return max(0, min(gamma, self.generation.remaining - 1))
+
+    def commit(self, emitted: Many[int]) -> int:
+        """Take what a pass has emitted and roll the caches back to it; returns how many tokens were kept."""
+        kept = self.generation.take(emitted)
+        valid = len(self.tokens) - 1
+        self.cache.length = valid
+        if self.draft_cache is not None:
+            self.draft_cache.length = min(self.draft_cache.length, valid)
+        if self.ngram is not None:
+            self.ngram.extend(self.tokens[len(self.tokens) - kept :])
+        self.proposal = NOTHING
+        return kept

@@ -1,0 +1,176 @@
+"""From a plan and opened checkpoints to a job that is ready to run: everything allocated, entered, and loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from torch import Tensor
+
+from executor.admission import Admission
+from executor.batches import Batches
+from executor.checkpoint.checkpoint import Checkpoint
+from executor.checkpoint.layout import embedding_unit, embedding_weights, head_unit, head_weights, packed
+from executor.checkpoint.read import Reader
+from executor.decoder.cache import SequenceCache
+from executor.decoder.numerics import EXACT, FAST, Numerics
+from executor.decoder.resident import ResidentModel, load_resident
+from executor.devices import Devices
+from executor.engine import Engine
+from executor.homes import Homes, new_buffer, resident
+from executor.job import Job
+from executor.links import Link
+from executor.memory import Ledger
+from executor.requests import Decode
+from executor.rings import Rings
+from executor.speculation.sampling import Sampling
+from executor.tasks.context import Context
+from executor.tasks.draft import DraftContext
+from executor.weights import HeadWeights
+from specsim.answer import Plan
+from specsim.decision import DraftPolicy
+from specsim.errors import InputError
+from specsim.memory import PHASES, draft_items, fixed_items, join_tokens, kv_staging_bytes
+from specsim.model import Model
+from specsim.schedule.graph import Slot
+
+GREEDY: Final = Sampling()
+NUMERICS: Final = {"exact": EXACT, "fast": FAST}
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """How a run is to be done, apart from its plan. `poison` is for tests: a ring slot that is taken over is first made
+    useless."""
+
+    numerics: Numerics = EXACT
+    sampling: Sampling = GREEDY
+    decode: Decode | None = None
+    poison: bool = False
+
+
+def check_model(planned: Model, checkpoint: Checkpoint, role: str) -> None:
+    """Raise InputError where a checkpoint is not the model that the plan was made for."""
+    found = checkpoint.architecture.model
+    for name in Model.__dataclass_fields__:
+        if name in ("name", "max_positions"):
+            continue
+        if (want := getattr(planned, name)) != (have := getattr(found, name)):
+            what = f"{name} of the {role} is {have} here and {want} in the plan"
+            raise InputError(what, where=str(checkpoint.directory), hint="give the checkpoint that was planned for")
+
+
+def prepare(
+    plan: Plan,
+    target: Checkpoint,
+    draft: Checkpoint | None,
+    engine: Engine,
+    devices: Devices,
+    link: Link,
+    reader: Reader,
+    ways: Ways,
+) -> Job:
+    """Allocate and load all that lasts. Raises InputError where a budget is too small, or a checkpoint another one."""
+    case, decision = plan.case, plan.decision
+    check_model(case.target, target, "target")
+    drafting = decision.policy.draft
+    if drafting is not None and draft is not None and case.draft is not None:
+        check_model(case.draft, draft, "draft")
+    ledger = Ledger(case.machine.budgets())
+    _take_workspaces(plan, ledger)
+    head, embedding = _ends(plan, target, devices, reader, ledger)
+    homes = Homes(target, decision, devices, reader)
+    rings = Rings(homes, link, poison=ways.poison)
+    rings.allocate(ledger)
+    homes.load(ledger)
+    draft_arch = draft.architecture if draft is not None else None
+    admission = Admission(decision, target.architecture, draft_arch, devices, ledger, ways.decode)
+    batches = Batches(decision.policy, join_tokens(case.workload), admission.admit, admission.release)
+    job = Job(plan, engine, batches, ways.sampling, head, ledger)
+    job.context = Context(
+        target.architecture,
+        ways.numerics,
+        devices,
+        homes,
+        rings,
+        link,
+        embedding,
+        job.open_pass,
+        job.close_pass,
+        job.live,
+        _staging(plan, target, devices, ledger),
+    )
+    if draft is not None and drafting is not None:
+        job.drafts = _drafts(plan, drafting, draft, devices, link, ledger, ways, job)
+    return job
+
+
+def _take_workspaces(plan: Plan, ledger: Ledger) -> None:
+    """Temporary tensors are counted as the plan counts them: what the fullest phase needs."""
+    fast = plan.case.machine.fast
+    fixed = fixed_items(plan.case, plan.decision.policy)
+    lasting = ("head", "ring", "embedding")
+    sizes = [sum(size for item, size in fixed[phase][fast].items() if item not in lasting) for phase in PHASES]
+    ledger.take(fast, "workspaces", int(max(sizes)))
+
+
+def _ends(
+    plan: Plan, target: Checkpoint, devices: Devices, reader: Reader, ledger: Ledger
+) -> tuple[HeadWeights, Tensor]:
+    """The head in the fast memory, the embedding table in RAM; one and the same where they are tied and together."""
+    fast = plan.case.machine.fast
+    layout = packed(head_unit(target))
+    ledger.take(fast, "head", layout.nbytes)
+    head = head_weights(layout, resident(layout, fast, devices, reader))
+    if target.architecture.model.tied and fast == "ram":
+        return head, head.output
+    layout = packed(embedding_unit(target))
+    ledger.take("ram", "embedding", layout.nbytes)
+    return head, embedding_weights(layout, resident(layout, "ram", devices, reader))
+
+
+def _staging(plan: Plan, target: Checkpoint, devices: Devices, ledger: Ledger) -> dict[Slot, Tensor]:
+    """Two buffers for K and V that live in RAM and visit VRAM."""
+    if plan.case.machine.fast == "ram" or all(place.attention.kv == "vram" for place in plan.decision.layers):
+        return {}
+    whole = int(kv_staging_bytes(plan.case, plan.decision.policy))
+    ledger.take("vram", "kv staging", whole)
+    dtype = target.architecture.dtype
+    size = whole // 2 // dtype.itemsize * dtype.itemsize
+    return {("kv_ring", i): new_buffer(size, "vram", devices).view(dtype) for i in range(2)}
+
+
+def _drafts(
+    plan: Plan,
+    policy: DraftPolicy,
+    draft: Checkpoint,
+    devices: Devices,
+    link: Link,
+    ledger: Ledger,
+    ways: Ways,
+    job: Job,
+) -> DraftContext:
+    home = "vram" if policy.processor == "gpu" else "ram"
+    device = devices.of(policy.processor)
+    items = draft_items(plan.case, plan.decision.policy, policy)
+    for item in ("draft workspace", "draft kv (working set)"):
+        ledger.take(home, item, int(max(items[phase][home].get(item, 0) for phase in PHASES)))
+
+    def load() -> ResidentModel:
+        ledger.take(home, "draft weights", draft.architecture.model.weight_bytes)
+        return load_resident(draft, ways.numerics, device)
+
+    return DraftContext(
+        policy,
+        plan.decision.policy.gamma,
+        ways.sampling,
+        plan.case.target.vocab,
+        device,
+        link,
+        load,
+        job.sequences_of,
+        partial(SequenceCache, draft.architecture, devices=device),
+        streamed=home == "vram" and policy.kv == "ram",
+        model=None if policy.waits else load(),
+    )

@@ -1,0 +1,168 @@
+"""One layer's attention for one micro-batch, in each of the ways that a placement may ask for.
+
+On the main processor, the cache beside it or visiting; the core on the CPU and the projections on the GPU; all of it
+on the CPU. Each ends with the rows after the attention, what the FFN reads of them, and the router's choice.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from executor.decoder import blocks
+from executor.decoder.cache import Segment
+from executor.passes import Pass, Rows
+from executor.tasks.context import Cache, Context, Visitor, layer_of, visit
+from executor.tasks.rows import down, settle, up
+from executor.weights import AttentionWeights
+from specsim.schedule.graph import Task, TaskName
+
+
+def attention(c: Context, name: TaskName, task: Task) -> int:
+    """The task that computes with the cache, on whichever processor."""
+    p, rows = c.micro(name)
+    if rows.empty:
+        return 0
+    layer = layer_of(name)
+    place = p.layers[layer].attention
+    if place.processor == c.devices.main:
+        settle(c, p, layer, rows.rows)
+        if task.slot is not None:  # nothing was cached, so nothing came in; the buffer is taken now
+            kv_in(c, name, task)
+        visitor = c.visitors.get((visit(name), layer, name.micro))
+        caches = visitor.staged if visitor is not None else _caches(p, rows, layer)
+        hidden = p.hidden[rows.rows]
+        heads = _core(c, p, rows, layer, caches, *_project(c, name, p, rows, hidden))
+        _leave(c, name, p, rows, _project_out(c, name, heads, hidden))
+    elif place.projections != "cpu":
+        q, k, v = p.between.pop(("qkv", name.micro))
+        p.between["heads", name.micro] = _core(c, p, rows, layer, _caches(p, rows, layer), q, k, v)
+    else:
+        hidden = p.between.pop(("hidden", name.micro))
+        heads = _core(c, p, rows, layer, _caches(p, rows, layer), *_project(c, name, p, rows, hidden))
+        p.between["hidden", name.micro] = _project_out(c, name, heads, hidden)
+    return 0
+
+
+def kv_in(c: Context, name: TaskName, task: Task) -> int:
+    """K and V that live in RAM come to a staging buffer, with room for the new positions."""
+    p, rows = c.micro(name)
+    if rows.empty:
+        return 0
+    assert task.slot is not None, f"{task.name} fills no buffer"
+    segments, homes = p.segments[rows.sequences], _caches(p, rows, layer_of(name))
+    free, staged, moved = c.staging[task.slot], [], 0
+    for segment, (k, v) in zip(segments, homes, strict=True):
+        pair = []
+        for cache in (k, v):
+            shape = (cache.shape[0], segment.start + segment.count, cache.shape[2])
+            size = shape[0] * shape[1] * shape[2]
+            view, free = free[:size].view(shape), free[size:]
+            if segment.start:
+                moved += c.link.copy(view[:, : segment.start], cache[:, : segment.start])
+            pair.append(view)
+        staged.append((pair[0], pair[1]))
+    c.visitors[visit(name), layer_of(name), name.micro] = Visitor(segments, homes, staged)
+    return moved
+
+
+def kv_out(c: Context, name: TaskName, task: Task) -> int:
+    """The new positions go home. The pass itself may have ended meanwhile."""
+    visitor = c.visitors.pop((visit(name), layer_of(name), name.micro), None)
+    if visitor is None:
+        return 0
+    moved = 0
+    for segment, home, staged in zip(visitor.segments, visitor.homes, visitor.staged, strict=True):
+        new = slice(segment.start, segment.end)
+        for cache, view in zip(home, staged, strict=True):
+            moved += c.link.copy(cache[:, new], view[:, new])
+    return moved
+
+
+def qkv(c: Context, name: TaskName, task: Task) -> int:
+    p, rows = c.micro(name)
+    if not rows.empty:
+        settle(c, p, layer_of(name), rows.rows)
+        p.between["qkv", name.micro] = _project(c, name, p, rows, p.hidden[rows.rows])
+    return 0
+
+
+def qkv_out(c: Context, name: TaskName, task: Task) -> int:
+    p, rows = c.micro(name)
+    if rows.empty:
+        return 0
+    copies = [down(c, above) for above in p.between[("qkv", name.micro)]]
+    p.between["qkv", name.micro] = tuple(below for below, _ in copies)
+    return sum(size for _, size in copies)
+
+
+def heads_in(c: Context, name: TaskName, task: Task) -> int:
+    return _bring(c, name, "heads")
+
+
+def output(c: Context, name: TaskName, task: Task) -> int:
+    p, rows = c.micro(name)
+    if not rows.empty:
+        heads = p.between.pop(("heads", name.micro))
+        _leave(c, name, p, rows, _project_out(c, name, heads, p.hidden[rows.rows]))
+    return 0
+
+
+def hidden_out(c: Context, name: TaskName, task: Task) -> int:
+    p, rows = c.micro(name)
+    if rows.empty:
+        return 0
+    settle(c, p, layer_of(name), rows.rows)
+    p.between["hidden", name.micro], moved = down(c, p.hidden[rows.rows])
+    return moved
+
+
+def hidden_in(c: Context, name: TaskName, task: Task) -> int:
+    p, rows = c.micro(name)
+    if rows.empty:
+        return 0
+    moved = _bring(c, name, "hidden")
+    _leave(c, name, p, rows, p.between.pop(("hidden", name.micro)))
+    return moved
+
+
+def _bring(c: Context, name: TaskName, what: str) -> int:
+    p, rows = c.micro(name)
+    if rows.empty:
+        return 0
+    p.between[what, name.micro], moved = up(c, p.between[what, name.micro])
+    return moved
+
+
+def _caches(p: Pass, rows: Rows, layer: int) -> list[Cache]:
+    return [sequence.cache.layer(layer) for sequence in p.sequences[rows.sequences]]
+
+
+def _local(p: Pass, rows: Rows) -> list[Segment]:
+    """The segments of a micro-batch, counted from its own first row."""
+    first = rows.rows.start
+    return [Segment(s.first - first, s.count, s.start) for s in p.segments[rows.sequences]]
+
+
+def _weights(c: Context, name: TaskName) -> AttentionWeights:
+    return c.rings.attention(visit(name), layer_of(name))
+
+
+def _project(c: Context, name: TaskName, p: Pass, rows: Rows, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    positions = p.positions[rows.rows].to(hidden.device)
+    return blocks.project_qkv(c.arch, c.numerics, _weights(c, name), hidden, positions)
+
+
+def _core(c: Context, p: Pass, rows: Rows, layer: int, caches: list[Cache], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return blocks.attend(c.arch, c.numerics, layer, q, k, v, _local(p, rows), caches)
+
+
+def _project_out(c: Context, name: TaskName, heads: Tensor, hidden: Tensor) -> Tensor:
+    return blocks.project_out(c.arch, c.numerics, _weights(c, name), heads, hidden)
+
+
+def _leave(c: Context, name: TaskName, p: Pass, rows: Rows, hidden: Tensor) -> None:
+    """The rows are through the attention: normalise and route them for the FFN, on the main processor."""
+    p.hidden[rows.rows] = hidden
+    layer = layer_of(name)
+    normed, routing = blocks.route(c.arch, c.numerics, c.homes.routers[layer] or _weights(c, name), hidden)
+    p.put(rows.rows, normed, routing)

@@ -1,0 +1,200 @@
+"""The draft's tasks: its own prefill, and gamma steps for every micro-batch of sequences, its K and V kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from executor.decoder.cache import Segment, SequenceCache
+from executor.decoder.numerics import argmax
+from executor.decoder.resident import ResidentModel
+from executor.links import Link
+from executor.passes import deal
+from executor.sequence import Sequence
+from executor.speculation.draws import Purpose, uniform
+from executor.speculation.sampling import Sampling, distribution, draw
+from executor.speculation.verify import Proposal, require_finite
+from executor.tasks.context import visit
+from specsim.decision import DraftPolicy
+from specsim.memory import CHUNK_TOKENS
+from specsim.schedule.graph import Task, TaskName
+
+
+@dataclass(slots=True, eq=False)
+class Micro:
+    """Sequences that draft together. `caches` are those that the draft computes with: the sequences' own, or working
+    copies where theirs live in RAM, or none are kept. `known`: positions that a working copy began with."""
+
+    sequences: list[Sequence]
+    caches: list[SequenceCache]
+    known: list[int]
+    tokens: list[list[int]]
+    probs: list[list[Tensor]]
+
+
+@dataclass(slots=True, eq=False)
+class DraftContext:
+    """What the draft's tasks share. `load` gives the model, at the start or once its weights no longer have to wait;
+    `sequences` are those of a visit; `streamed`: caches live in RAM and the draft computes on the GPU."""
+
+    policy: DraftPolicy
+    gamma: int
+    sampling: Sampling
+    vocab: int  # the target's
+    device: torch.device
+    link: Link
+    load: Callable[[], ResidentModel]
+    sequences: Callable[[TaskName], list[Sequence]]
+    working_cache: Callable[[int], SequenceCache]
+    streamed: bool
+    model: ResidentModel | None = None
+    shares: dict[str, int] = field(default_factory=dict)  # micro-batches of a visit, counted as its tasks come in
+    under_way: dict[tuple[str, int], Micro] = field(default_factory=dict)
+
+    def expect(self, name: TaskName) -> None:
+        """A task of this visit has been lowered, so it has at least so many micro-batches."""
+        at = visit(name)
+        self.shares[at] = max(self.shares.get(at, 1), (name.micro or 0) + 1)
+
+    def micro(self, name: TaskName) -> Micro:
+        """The micro-batch of a task; the visit's sequences are dealt out when the first of its tasks runs."""
+        at = visit(name)
+        if at in self.shares:
+            sequences = self.sequences(name)
+            for number, share in enumerate(deal([len(s.tokens) for s in sequences], self.shares.pop(at))):
+                self.under_way[at, number] = self._begin([sequences[i] for i in share])
+        return self.under_way[at, name.micro or 0]
+
+    def close(self, name: TaskName) -> None:
+        """The micro-batch has drafted; its working copies go."""
+        del self.under_way[visit(name), name.micro or 0]
+
+    def _begin(self, sequences: list[Sequence]) -> Micro:
+        own = [s.draft_cache for s in sequences if s.draft_cache is not None]
+        caches = own if len(own) == len(sequences) and not self.streamed else []
+        return Micro(sequences, caches, [], [[] for _ in sequences], [[] for _ in sequences])
+
+
+def load(d: DraftContext, name: TaskName, task: Task) -> int:
+    """The weights had to wait for room; later waves find them there."""
+    if d.model is not None:
+        return 0
+    d.model = d.load()
+    return d.model.arch.model.weight_bytes
+
+
+def prefill(d: DraftContext, name: TaskName, task: Task) -> int:
+    """The draft reads the prompts, up to the token that its first step will feed."""
+    micro = d.micro(name)
+    if d.streamed:
+        micro.caches = [d.working_cache(len(s.tokens)) for s in micro.sequences]
+        micro.known = [0] * len(micro.sequences)
+    feeds = [s.tokens[cache.length : -1] for s, cache in zip(micro.sequences, micro.caches, strict=True)]
+    _forward(d, micro.caches, feeds, logits=False)
+    if not d.streamed:
+        d.close(name)
+    return 0
+
+
+def kv_in(d: DraftContext, name: TaskName, task: Task) -> int:
+    """Caches that live in RAM come to the GPU, with room for what this round adds."""
+    micro = d.micro(name)
+    moved = 0
+    for s in micro.sequences:
+        assert s.draft_cache is not None
+        working = d.working_cache(len(s.tokens) + d.gamma)
+        for into, home in zip(working.tensors(), s.draft_cache.tensors(), strict=True):
+            moved += d.link.copy(into[:, : s.draft_cache.length], home[:, : s.draft_cache.length])
+        working.length = s.draft_cache.length
+        micro.caches.append(working)
+        micro.known.append(working.length)
+    return moved
+
+
+def kv_out(d: DraftContext, name: TaskName, task: Task) -> int:
+    """The new positions go home to RAM, and the buffer is free."""
+    micro = d.micro(name)
+    moved = 0
+    for s, working, known in zip(micro.sequences, micro.caches, micro.known, strict=True):
+        assert s.draft_cache is not None
+        new = slice(known, working.length)
+        for home, visitor in zip(s.draft_cache.tensors(), working.tensors(), strict=True):
+            moved += d.link.copy(home[:, new], visitor[:, new])
+        s.draft_cache.length = working.length
+    d.close(name)
+    return moved
+
+
+def forward(d: DraftContext, name: TaskName, task: Task) -> int:
+    """One step: every sequence that can use another candidate gets one. The first step catches up with what the target
+    has committed, which is a whole prompt for newcomers, and the whole context where no caches are kept."""
+    step = int(name.site[1:])
+    micro = d.micro(name)
+    if step == 0 and len(micro.caches) < len(micro.sequences):
+        micro.caches = [d.working_cache(len(s.tokens) + d.gamma) for s in micro.sequences]
+    taking = [i for i, s in enumerate(micro.sequences) if s.candidates(d.gamma) > step]
+    caches = [micro.caches[i] for i in taking]
+    feeds = [(micro.sequences[i].tokens + micro.tokens[i])[micro.caches[i].length :] for i in taking]
+    if taking:
+        logits = _forward(d, caches, feeds, logits=True)
+        for i, token, probs in zip(
+            taking, *_choose(d, [micro.sequences[i] for i in taking], step, logits), strict=True
+        ):
+            micro.tokens[i].append(token)
+            if probs is not None:
+                micro.probs[i].append(probs)
+    if step == d.gamma - 1:
+        for s, tokens, q in zip(micro.sequences, micro.tokens, micro.probs, strict=True):
+            s.proposal = Proposal(tuple(tokens), torch.stack(q) if q else None)
+        if not d.streamed:
+            d.close(name)
+    return 0
+
+
+def _choose(
+    d: DraftContext, sequences: list[Sequence], step: int, logits: Tensor
+) -> tuple[list[int], list[Tensor] | list[None]]:
+    """The next candidate of each sequence, and the distribution that it was drawn from."""
+    if d.sampling.greedy:
+        return argmax(logits).tolist(), [None] * len(sequences)
+    require_finite(logits, [s.index for s in sequences])
+    probs = distribution(logits, d.sampling)
+    if probs.shape[1] < d.vocab:
+        probs = functional.pad(probs, (0, d.vocab - probs.shape[1]))
+    draws = [uniform(d.sampling.seed, s.index, len(s.tokens) + step, Purpose.DRAFT) for s in sequences]
+    return [draw(p, u) for p, u in zip(probs, draws, strict=True)], list(probs)
+
+
+def _forward(d: DraftContext, caches: list[SequenceCache], feeds: list[list[int]], *, logits: bool) -> Tensor:
+    """Feed tokens to sequences, whole sequences at a time and about `CHUNK_TOKENS` tokens at once; the logits [n, V] of
+    each one's last token, if they are wanted."""
+    assert d.model is not None, "the draft's weights are loaded before its first task"
+    rows = []
+    first = 0
+    while first < len(feeds):
+        last, tokens = first + 1, len(feeds[first])
+        while last < len(feeds) and tokens + len(feeds[last]) <= CHUNK_TOKENS:
+            tokens += len(feeds[last])
+            last += 1
+        rows.append(_feed(d, caches[first:last], feeds[first:last], logits))
+        first = last
+    return torch.cat(rows) if rows else torch.empty(0)
+
+
+def _feed(d: DraftContext, caches: list[SequenceCache], feeds: list[list[int]], logits: bool) -> Tensor:
+    assert d.model is not None
+    segments, ids = [], []
+    for cache, feed in zip(caches, feeds, strict=True):
+        segments.append(Segment(len(ids), len(feed), cache.length))
+        ids += feed
+    ends = [s.first + s.count - 1 for s in segments] if logits else []
+    # Vocabularies of one family may be padded differently: beyond the smaller one there are no real tokens.
+    tokens = torch.tensor(ids, dtype=torch.int64, device=d.device).clamp_max(d.model.arch.model.vocab - 1)
+    out = d.model.forward(tokens, segments, caches, torch.tensor(ends, dtype=torch.int64, device=d.device))
+    for cache, feed in zip(caches, feeds, strict=True):
+        cache.length += len(feed)
+    return out[:, : d.vocab]

@@ -1,0 +1,67 @@
+"""The parts of a layer's FFN, on whichever processor each is placed; their outputs meet before the next layer."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from executor.decoder.feedforward import accumulator, feed_forward
+from executor.devices import CPU
+from executor.passes import Pass, Routed
+from executor.tasks.context import Context, layer_of, visit
+from executor.tasks.rows import down, up
+from specsim.schedule.graph import Task, TaskName
+
+
+def ffn(c: Context, name: TaskName, task: Task) -> int:
+    """One part: adds what it contributes to its processor's output of the layer."""
+    p = c.passes[visit(name)]
+    if p.empty:
+        return 0
+    layer, processor = layer_of(name), task.stream
+    assert name.part is not None
+    part = c.rings.part(visit(name), layer, name.part)
+    rows = p.routed if processor == c.devices.main else p.between["below", None]
+    assert rows is not None
+    normed = rows.normed
+    at, into = p.outputs.get(processor, (-1, normed))
+    if at != layer:
+        into = accumulator(c.arch, c.numerics, layer, len(p.ids), normed.device)
+        p.outputs[processor] = layer, into
+        p.between.pop(("inner", None), None)
+    if part:  # routed fetching may leave a part without experts
+        feed_forward(c.numerics, part, normed, rows.routing, into, _inner(c, p, layer, normed))
+    return 0
+
+
+def _inner(c: Context, p: Pass, layer: int, normed: Tensor) -> Tensor | None:
+    """What gate, up and down of a large dense FFN hand on, [T, f]; None where the FFN is not cut in these."""
+    ffn_shape = c.arch.model.layer_ffn(layer)
+    if ffn_shape.is_moe or c.homes.parts[layer] == 1:
+        return None
+    inner = p.between.get(("inner", None))
+    if inner is None:
+        inner = p.between["inner", None] = normed.new_empty(len(p.ids), ffn_shape.width)
+    return inner
+
+
+def ffn_out(c: Context, name: TaskName, task: Task) -> int:
+    """What the FFN reads goes to the CPU, with the router's choice."""
+    p = c.passes[visit(name)]
+    if p.empty:
+        return 0
+    assert p.routed is not None
+    normed, moved = down(c, p.routed.normed)
+    routing = p.routed.routing
+    p.between["below", None] = Routed(normed, routing.to(CPU) if routing else None)
+    return moved
+
+
+def ffn_in(c: Context, name: TaskName, task: Task) -> int:
+    """What the CPU's parts have added up comes to the GPU."""
+    p = c.passes[visit(name)]
+    if p.empty:
+        return 0
+    layer, below = p.outputs["cpu"]
+    above, moved = up(c, below)
+    p.outputs["cpu"] = layer, above
+    return moved

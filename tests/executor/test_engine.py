@@ -1,0 +1,128 @@
+"""The engine's promises: order, errors that are told, and nothing that hangs."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from executor.engine import Chaos, Engine
+from executor.lanes import HostLane
+from specsim.schedule.graph import Task
+
+
+def task(name: str, stream: str, *deps: int) -> Task:
+    return Task(name, stream, "ffn", (), deps)
+
+
+def test_a_task_runs_after_those_it_depends_on_and_after_the_one_before_it_on_its_stream() -> None:
+    log: list[str] = []
+    tasks = [task("load", "h2d"), task("use", "gpu", 0), task("next", "h2d", 1), task("last", "gpu", 2)]
+    with Engine(chaos=Chaos(seed=1, delay_s=0.002)) as engine:
+        engine.submit(tasks, [lambda name=t.name: log.append(name) or 0 for t in tasks])  # type: ignore[misc]
+        engine.wait([3])
+    assert log == ["load", "use", "next", "last"]
+
+
+def test_streams_run_side_by_side() -> None:
+    together = threading.Barrier(2, timeout=10)  # breaks unless both are there
+    with Engine() as engine:
+        engine.submit([task("a", "gpu"), task("b", "disk")], [lambda: together.wait() and 0] * 2)
+        engine.wait([0, 1])
+    assert not together.broken
+
+
+def test_tasks_may_be_submitted_while_others_run_and_depend_on_them() -> None:
+    log: list[str] = []
+    with Engine() as engine:
+        engine.submit([task("first", "cpu")], [lambda: log.append("first") or 0])  # type: ignore[func-returns-value]
+        engine.submit([task("second", "disk", 0)], [lambda: log.append("second") or 0])  # type: ignore[func-returns-value]
+        engine.drain()
+    assert log == ["first", "second"]
+
+
+def test_bytes_are_counted_by_stream_and_noted_on_the_timeline() -> None:
+    with Engine() as engine:
+        engine.submit([task("a", "h2d"), task("b", "h2d"), task("c", "cpu", 1)], [lambda: 5, lambda: 7, lambda: 0])
+        engine.drain()
+        assert engine.moved == {"h2d": 12, "cpu": 0}
+        timeline = engine.timeline()
+    assert [(s.name, s.stream, s.bytes) for s in timeline.spans] == [("a", "h2d", 5), ("b", "h2d", 7), ("c", "cpu", 0)]
+    assert timeline.preds == ((), (), (1,))
+    assert timeline.spans[0].end <= timeline.spans[1].start <= timeline.spans[1].end <= timeline.spans[2].start
+
+
+@pytest.mark.parametrize("stream", ["gpu", "disk"])
+def test_an_error_of_any_thread_is_raised_where_the_owner_waits(stream: str) -> None:
+    def fail() -> int:
+        raise OSError("the disk is on fire")
+
+    with Engine() as engine:
+        engine.submit([task("bad", stream), task("never", "cpu", 0)], [fail, lambda: 0])
+        with pytest.raises(OSError, match="the disk is on fire"):
+            engine.wait([1])
+
+
+def test_the_first_error_stops_all_streams() -> None:
+    ran: list[str] = []
+
+    def fail() -> int:
+        raise ValueError("first")
+
+    with Engine() as engine:
+        tasks = [task("bad", "disk"), task("after", "disk", 0), task("other", "cpu", 0)]
+        engine.submit(tasks, [fail, lambda: ran.append("after") or 0, lambda: ran.append("other") or 0])  # type: ignore[func-returns-value]
+        with pytest.raises(ValueError, match="first"):
+            engine.drain()
+    assert ran == []
+
+
+def test_a_thread_that_cannot_start_is_an_error_too() -> None:
+    def no_lane(stream: str) -> HostLane:
+        raise RuntimeError(f"no lane for {stream}")
+
+    with Engine(no_lane) as engine:
+        engine.submit([task("a", "gpu")], [lambda: 0])
+        with pytest.raises(RuntimeError, match="no lane for gpu"):
+            engine.drain()
+
+
+def test_an_interrupt_of_the_owner_ends_the_threads() -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    release = threading.Event()
+    with pytest.raises(KeyboardInterrupt), Engine() as engine:
+        engine.submit([task("long", "cpu"), task("next", "cpu")], [lambda: release.wait(10) and 0, lambda: 0])
+        try:
+            engine.wait([1], interrupt)
+        finally:
+            release.set()
+    assert not [t for t in threading.enumerate() if t.name.startswith("specsim")]
+
+
+def test_the_owner_is_called_while_it_waits_and_once_more_at_the_end() -> None:
+    ticks: list[int] = []
+    release = threading.Event()
+
+    def tick() -> None:
+        ticks.append(engine.completed)
+        release.set()
+
+    with Engine() as engine:
+        engine.submit([task("a", "cpu")], [lambda: release.wait(10) and 0])
+        engine.wait([0], tick)
+    assert ticks[0] == 0
+    assert ticks[-1] == 1
+
+
+def test_a_task_that_never_ends_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("executor.engine.STALLED_S", 0.2)
+    release = threading.Event()
+    with Engine() as engine:
+        engine.submit([task("verify.0/A/L00/load_ffn.0", "disk")], [lambda: release.wait(20) and 0])
+        try:
+            with pytest.raises(Exception, match=r"nothing has moved for 0 s in verify\.0/A/L00/load_ffn\.0"):
+                engine.drain()
+        finally:
+            release.set()

@@ -1,0 +1,34 @@
+"""Budgets are kept before anything is allocated."""
+
+from __future__ import annotations
+
+import pytest
+
+from executor.memory import Ledger
+from specsim.errors import InputError
+
+
+def test_peaks_are_of_what_lives_at_once() -> None:
+    ledger = Ledger({"vram": 100.0, "ram": 50.0})
+    ledger.take("vram", "weights", 60)
+    ledger.take("vram", "kv", 30)
+    ledger.give_back("vram", "kv", 30)
+    ledger.take("vram", "kv", 20)
+    ledger.take("ram", "kv", 50)
+    assert ledger.peaks == {"vram": 90, "ram": 50}
+    assert ledger.used("vram") == 80
+    assert ledger.items["vram", "kv"] == 20
+
+
+def test_what_exceeds_a_budget_is_refused_and_not_entered() -> None:
+    ledger = Ledger({"ram": 3 * 2**20})
+    ledger.take("ram", "weights", 2 * 2**20)
+    with pytest.raises(InputError) as caught:
+        ledger.take("ram", "ring", 2 * 2**20)
+    assert str(caught.value) == (
+        "ram: ring of 2.00 MiB exceeds the budget of 3.00 MiB, 2.00 MiB of it in use; "
+        "plan again for this machine, or with a larger --ram"
+    )
+    assert ledger.used("ram") == 2 * 2**20
+    ledger.take("ram", "ring", 2**20)
+    assert ledger.peaks == {"ram": 3 * 2**20}
