@@ -1,12 +1,16 @@
 # Everything here works on a fresh machine that has make, python3 (3.11 or newer) and a package index.
-# Another interpreter: make PYTHON=python3.12 test
+# Another interpreter: make PYTHON=python3.12 test. Another torch, say one for your GPU: make TORCH=torch==2.11.0 test
 .POSIX:
 .PHONY: help test lint format demo bench clean
 
 PYTHON = python3
+TORCH = torch==2.13.0
 VENV = .venv
 PY = $(VENV)/bin/python
 STAMP = $(VENV)/installed
+# The demo's pair of models, and a disk as slow beside it as a real one is beside a real model.
+DEMO_PAIR = --target executor/demo/target --draft executor/demo/draft
+DEMO_DISK = 100MB/s
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -23,11 +27,19 @@ format: $(STAMP) ## let ruff format the code and mend what it can
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-demo: $(STAMP) ## plan Mixtral 8x7B on an RTX 4090 and draw the plan's timeline
+demo: $(STAMP) ## plan Mixtral 8x7B on an RTX 4090; then measure this machine, plan a small model for it, and run the plan
 	@mkdir -p out
 	$(PY) -m specsim plan --gpu rtx4090 --target mixtral-8x7b --draft mistral-7b --workload humaneval -o out/plan.yaml
 	$(PY) -m specsim simulate out/plan.yaml --plot out/timeline.png --trace out/trace.json
-	@echo "The plan is out/plan.yaml, its timeline out/timeline.png; open out/trace.json in https://ui.perfetto.dev"
+	@echo; echo "Now for real, on this machine: a target of 6.9 MB in 6 MiB of RAM, from a disk that is held to $(DEMO_DISK)"
+	$(PY) -m specsim profile --quick -o out/here.yaml
+	$(PY) -m specsim plan --machine out/here.yaml --ram 6MiB --disk-bandwidth $(DEMO_DISK) \
+	  $(DEMO_PAIR) --acceptance 0.74 --requests 16 --prompt-tokens 91 --output-tokens 48 -o out/demo.yaml
+	@rm -rf out/demo
+	$(PY) -m specsim run out/demo.yaml $(DEMO_PAIR) --prompts executor/demo/prompts.jsonl --limit 16 \
+	  --throttle disk=$(DEMO_DISK) -o out/demo --plot out/demo.png
+	@echo; echo "Pictures: out/timeline.png (predicted), out/demo.png (predicted above measured)"
+	@echo "Traces for https://ui.perfetto.dev: out/trace.json, out/demo/trace.json"
 
 bench: $(STAMP) ## measure the engine beside SimPy, the commands, and the simulation of a job
 	$(PY) -m benchmarks.engine
@@ -46,7 +58,8 @@ $(STAMP): pyproject.toml
 	  { echo "make: $$($(PYTHON) -V 2>&1) is too old, 3.11 is needed; name another: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	  { echo "make: $(PYTHON) has no venv; install it (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
-	@echo "Setting up $(VENV) with the project and its tools (once, a minute or two)"
+	@echo "Setting up $(VENV) with the project and its tools (once, a few minutes)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(PY) -c 'import torch' 2>/dev/null || $(PY) -m pip install --quiet --disable-pip-version-check $(TORCH)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[run,dev]'
 	@touch $(STAMP)

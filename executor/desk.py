@@ -37,7 +37,8 @@ class Desk:
             prefilled=batches.served,
             finished=self.writer.written,
             tokens=batches.useful_tokens,
-            wanted=sum(s.generation.remaining for s in batches.in_flight) + sum(r.max_new_tokens for r in batches.waiting),
+            wanted=sum(s.generation.remaining for s in batches.in_flight)
+            + sum(r.max_new_tokens for r in batches.waiting),
             prefill_s=job.prefill_s,
             decode_s=job.decode_s,
             bytes_moved=sum(job.engine.moved.values()),

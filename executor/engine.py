@@ -8,10 +8,11 @@ that does not end, stops all streams and is raised in the thread that waits.
 from __future__ import annotations
 
 import random
+import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,13 +26,18 @@ STALLED_S: Final = 600.0
 #: spans that are kept of a run; later ones are only counted
 MOST_SPANS: Final = 200_000
 _TICK_S: Final = 0.1
+_SWITCH_S: Final = 2e-4
 
-#: what a task does; the bytes that it moved (0 for computations)
-Action = Callable[[], int]
+#: what a task does; the bytes that it moved (0 for computations), or None where there was nothing to do
+Action = Callable[[], int | None]
 
 
 class StalledError(SpecsimError):
     """A task that did not end."""
+
+
+class _StoppedError(Exception):
+    """The engine stops, and with it the thread that hears of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,40 +66,61 @@ class Engine:
     host thread, or a CUDA stream. Use it as a context manager: leaving it stops all threads."""
 
     def __init__(self, lanes: Callable[[str], Lane] = HostLane, *, chaos: Chaos | None = None) -> None:
-        self._lanes, self._chaos = lanes, chaos
-        self._runs: list[_Run] = []
-        self._streams: dict[str, _Stream] = {}
-        self._change = threading.Condition()
-        self._error: BaseException | None = None
-        self._stopping = False
+        self.lanes, self.chaos = lanes, chaos
         self.completed = 0
         self.moved: dict[str, int] = {}
+        self._runs: list[_Run] = []
+        self._streams: dict[str, _Stream] = {}
+        self._lock = threading.Lock()  # guards all that follows, and the runs' states
+        self._owner = threading.Condition(self._lock)
+        self._awaited: set[int] = set()
+        self._error: BaseException | None = None
+        self._stopping = False
 
     def __enter__(self) -> Engine:
+        # The owner lowers the next round while this one runs: it must not keep the interpreter from the workers for
+        # the usual 5 ms at a time.
+        self._switch_interval = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_S)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        sys.setswitchinterval(self._switch_interval)
 
     def submit(self, tasks: Sequence[Task], actions: Sequence[Action]) -> None:
         """Append tasks, whose `deps` count from the first task ever submitted, in submission order."""
-        with self._change:
+        with self._lock:
             for task, action in zip(tasks, actions, strict=True):
+                if task.stream not in self._streams:
+                    self._streams[task.stream] = _Stream(self, task.stream)
+                self._streams[task.stream].queue.append(len(self._runs))
                 self._runs.append(_Run(task, action))
-                stream = self._streams.get(task.stream)
-                if stream is None:
-                    stream = self._streams[task.stream] = _Stream(self, task.stream)
-                stream.queue.append(len(self._runs) - 1)
-            self._change.notify_all()
+            self._wake()
         for stream in self._streams.values():
             stream.start()
 
-    def wait(self, tasks: Sequence[int], on_tick: Callable[[], None] = lambda: None) -> None:
+    def wait(self, tasks: Iterable[int], on_tick: Callable[[], None] = lambda: None) -> None:
         """Return once all of `tasks` have ended; `on_tick` is called a few times a second meanwhile, and at the end.
 
         Raises the first error of any stream, and StalledError when no task has ended for `STALLED_S`.
         """
-        self._until(lambda: all(self._runs[i].done for i in tasks), on_tick)
+        tasks = list(tasks)
+        seen, since = -1, time.monotonic()
+        while True:
+            with self._lock:
+                self._awaited = {i for i in tasks if not self._runs[i].done}
+                if self._awaited and self._error is None:
+                    self._owner.wait(_TICK_S)
+                if self._error is not None:
+                    raise self._error
+                if not self._awaited:
+                    break
+                if self.completed != seen:
+                    seen, since = self.completed, time.monotonic()
+            if time.monotonic() - since > STALLED_S:
+                self.fail(StalledError(f"nothing has moved for {STALLED_S:.0f} s in {self._running()}"))
+            on_tick()
         for i in tasks:
             mark = self._runs[i].mark
             if mark is not None:
@@ -102,35 +129,27 @@ class Engine:
 
     def drain(self, on_tick: Callable[[], None] = lambda: None) -> None:
         """Return once everything that was submitted has ended; raises as `wait` does."""
-        self._until(lambda: self.completed == len(self._runs), on_tick)
-        on_tick()
-
-    def _until(self, reached: Callable[[], bool], on_tick: Callable[[], None]) -> None:
-        seen, since = -1, time.monotonic()
-        while True:
-            with self._change:
-                if self._error is not None:
-                    raise self._error
-                if reached():
-                    return
-                if self.completed != seen:
-                    seen, since = self.completed, time.monotonic()
-                self._change.wait(_TICK_S)
-            if time.monotonic() - since > STALLED_S:
-                self._fail(StalledError(f"nothing has moved for {STALLED_S:.0f} s in {self._running()}"))
-            on_tick()
+        self.wait(range(len(self._runs)), on_tick)
 
     def stop(self) -> None:
         """End all threads; tasks that have not begun never will."""
-        with self._change:
+        with self._lock:
             self._stopping = True
-            self._change.notify_all()
+            self._wake()
         for stream in self._streams.values():
             stream.join()
 
+    def fail(self, error: BaseException) -> None:
+        """Stop, and let the owner raise `error`, unless there was one before."""
+        with self._lock:
+            self._error = self._error or error
+            self._stopping = True
+            self._wake()
+            self._owner.notify_all()
+
     def timeline(self) -> Timeline:
-        """What has run so far. Tasks that were skipped, because nothing was left to do, took no time."""
-        with self._change:
+        """What has run so far. Tasks with nothing to do took no time."""
+        with self._lock:
             ended = [i for i, run in enumerate(self._runs[:MOST_SPANS]) if run.done]
             place = {old: new for new, old in enumerate(ended)}
             runs = [self._runs[i] for i in ended]
@@ -140,26 +159,56 @@ class Engine:
         )
         return Timeline(spans, tuple(tuple(place[d] for d in r.task.deps if d in place) for r in runs))
 
-    def _running(self) -> str:
-        with self._change:
-            names = [s.current for s in self._streams.values() if s.current]
-        return ", ".join(names) or "any stream"
+    def next_run(self, stream: _Stream) -> tuple[_Run, list[Mark]] | None:
+        """What a stream is to run now, and the marks to wait for; None where it is to sleep until its bell is rung.
+        Raises _StoppedError at the end."""
+        with self._lock:
+            if self._stopping:
+                raise _StoppedError
+            if not self._ready(stream):
+                stream.asleep = True
+                return None
+            run = self._runs[stream.queue.popleft()]
+            stream.current = run.task.name
+            return run, [mark for d in run.task.deps if (mark := self._runs[d].mark) is not None]
 
-    def _fail(self, error: BaseException) -> None:
-        with self._change:
-            if self._error is None:
-                self._error = error
-            self._stopping = True
-            self._change.notify_all()
+    def ended(self, stream: _Stream, run: _Run) -> None:
+        """A task has ended: whoever can go on now is woken, and nobody else."""
+        with self._lock:
+            run.done = True
+            run.action = _nothing  # so that what it held can go
+            stream.current = ""
+            self.completed += 1
+            self.moved[stream.name] = self.moved.get(stream.name, 0) + run.bytes
+            self._wake()
+            if self._awaited and all(self._runs[i].done for i in self._awaited):
+                self._owner.notify_all()
+
+    def _wake(self) -> None:
+        for stream in self._streams.values():
+            if stream.asleep and (self._stopping or self._ready(stream)):
+                stream.asleep = False
+                stream.bell.release()
+
+    def _ready(self, stream: _Stream) -> bool:
+        return bool(stream.queue) and all(self._runs[d].done for d in self._runs[stream.queue[0]].task.deps)
+
+    def _running(self) -> str:
+        with self._lock:
+            names = [stream.current for stream in self._streams.values() if stream.current]
+        return ", ".join(names) or "any stream"
 
 
 class _Stream:
-    """One FIFO queue and the thread that works it off."""
+    """One FIFO queue and the thread that works it off. Its fields are guarded by the engine's lock."""
 
     def __init__(self, engine: Engine, name: str) -> None:
         self.engine, self.name = engine, name
         self.queue: deque[int] = deque()
         self.current = ""
+        self.asleep = False
+        self.bell = threading.Lock()  # held, so that who asks for it sleeps until it is rung
+        self.bell.acquire()
         self._thread = threading.Thread(target=self._work, name=f"specsim {name}", daemon=True)
         self._started = False
 
@@ -174,43 +223,33 @@ class _Stream:
             self._thread.join(timeout=5.0)
 
     def _work(self) -> None:
-        engine, change = self.engine, self.engine._change
-        rng = random.Random(f"{engine._chaos.seed} {self.name}") if engine._chaos else None
+        engine = self.engine
+        rng = random.Random(f"{engine.chaos.seed} {self.name}") if engine.chaos else None
         try:
-            lane = engine._lanes(self.name)
+            lane = engine.lanes(self.name)
             while True:
-                with change:
-                    while not engine._stopping and not self._ready():
-                        change.wait()
-                    if engine._stopping:
-                        return
-                    run = engine._runs[self.queue.popleft()]
-                    marks = [m for d in run.task.deps if (m := engine._runs[d].mark) is not None]
-                    self.current = run.task.name
+                found = engine.next_run(self)
+                if found is None:
+                    self.bell.acquire()
+                    continue
+                run, marks = found
                 self._pause(rng)
                 lane.begin(marks)
                 run.started = time.perf_counter()
-                run.bytes = run.action()
-                run.ended = time.perf_counter()
+                moved = run.action()
+                run.ended = time.perf_counter() if moved is not None else run.started
+                run.bytes = moved or 0
                 run.mark = lane.end()
                 self._pause(rng)
-                with change:
-                    run.done = True
-                    run.action = _nothing  # so that what it held can go
-                    self.current = ""
-                    engine.completed += 1
-                    engine.moved[self.name] = engine.moved.get(self.name, 0) + run.bytes
-                    change.notify_all()
+                engine.ended(self, run)
+        except _StoppedError:
+            return
         except BaseException as error:
-            engine._fail(error)
-
-    def _ready(self) -> bool:
-        runs = self.engine._runs
-        return bool(self.queue) and all(runs[d].done for d in runs[self.queue[0]].task.deps)
+            engine.fail(error)
 
     def _pause(self, rng: random.Random | None) -> None:
-        if rng is not None and self.engine._chaos is not None:
-            time.sleep(rng.random() * self.engine._chaos.delay_s)
+        if rng is not None and self.engine.chaos is not None:
+            time.sleep(rng.random() * self.engine.chaos.delay_s)
 
 
 def _nothing() -> int:

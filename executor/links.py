@@ -17,7 +17,8 @@ class Pacer:
     """Holds traffic to `bytes_per_s`, with `latency_s` before every transfer.
 
     Transfers queue: one that is asked for at t, while the link is busy until u, occupies it from max(t, u) for
-    latency + bytes / bandwidth. The clock and the sleep are given for tests.
+    latency + bytes / bandwidth. Waking up late does not count: what is asked for by then began when the link was free.
+    The clock and the sleep are given for tests.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class Pacer:
         self.bytes_per_s, self.latency_s = bytes_per_s, latency_s
         self._clock, self._sleep = clock, sleep
         self._free_at = float("-inf")
+        self._late = 0.0  # how much later than it was free the last waiter woke up
         self._lock = threading.Lock()
 
     def begin(self) -> None:
@@ -43,10 +45,14 @@ class Pacer:
 
     def _occupy(self, seconds: float, since: float) -> None:
         with self._lock:
-            self._free_at = max(since, self._free_at) + seconds
-            until = self._free_at
+            self._free_at = max(since - self._late, self._free_at) + seconds
+            until, self._late = self._free_at, 0.0
+        waited = False
         while (left := until - self._clock()) > 0:
             self._sleep(left)
+            waited = True
+        if waited:
+            self._late = -left
 
 
 class Link:

@@ -4,25 +4,41 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from typing import Final
 
 from specsim.errors import InputError
 from specsim.units import show
 
+#: temporary tensors, which are counted as the plan counts them
+WORKSPACES: Final = "workspaces"
+
 
 class Ledger:
-    """Bytes in use by memory ("vram", "ram") and item. Thread-safe.
+    """Bytes in use by memory ("vram", "ram") and item. Thread-safe. `workspaces` has what the temporary tensors of each
+    phase take of each memory: entering a phase gives back what the one before it took.
 
     Raises InputError, before anything is allocated, for what would exceed a budget.
     """
 
-    def __init__(self, budgets: Mapping[str, float]) -> None:
+    def __init__(self, budgets: Mapping[str, float], workspaces: Mapping[str, Mapping[str, int]] | None = None) -> None:
         self.budgets = dict(budgets)
+        self.workspaces = workspaces or {}
+        self.phase = ""
         self.items: dict[tuple[str, str], int] = {}
         self.peaks: dict[str, int] = dict.fromkeys(self.budgets, 0)
         self._lock = threading.Lock()
 
     def used(self, memory: str) -> int:
         return sum(size for (where, _), size in self.items.items() if where == memory)
+
+    def enter(self, phase: str) -> None:
+        """Begin a phase: "prefill", "transition" or "decode". Entering it again changes nothing."""
+        if phase == self.phase:
+            return
+        self.phase = phase
+        for memory in self.budgets:
+            self.give_back(memory, WORKSPACES, self.items.get((memory, WORKSPACES), 0))
+            self.take(memory, WORKSPACES, self.workspaces.get(phase, {}).get(memory, 0))
 
     def take(self, memory: str, item: str, byte_count: int) -> None:
         with self._lock:
@@ -40,4 +56,4 @@ class Ledger:
 
     def give_back(self, memory: str, item: str, byte_count: int) -> None:
         with self._lock:
-            self.items[memory, item] -= byte_count
+            self.items[memory, item] = self.items.get((memory, item), 0) - byte_count

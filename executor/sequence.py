@@ -40,8 +40,8 @@ class Sequence:
         return self.generation.finish_reason is not None
 
     def candidates(self, gamma: int) -> int:
-        """How many tokens are worth proposing: a pass adds one of the target's own, and no request is exceeded. A prompt
-        brings none: were it to in a freed place but not in a prefill, its sampled tokens would depend on which."""
+        """How many tokens are worth proposing: a pass adds one of the target's own, and no request is exceeded. Nothing
+        follows a prompt: did it in a freed place but not in a prefill, sampled tokens would depend on which."""
         if not self.cache.length:
             return 0
         return max(0, min(gamma, self.generation.remaining - 1))

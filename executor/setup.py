@@ -31,11 +31,16 @@ from executor.weights import HeadWeights
 from specsim.answer import Plan
 from specsim.decision import DraftPolicy
 from specsim.errors import InputError
-from specsim.memory import PHASES, draft_items, fixed_items, join_tokens, kv_staging_bytes
+from specsim.memory import join_tokens, kv_staging_bytes, peak_items
 from specsim.model import Model
 from specsim.schedule.graph import Slot
 
 GREEDY: Final = Sampling()
+#: items of the plan's memory that are allocated to last, and entered one by one when they are
+LASTING: Final = frozenset(
+    {"weights", "pinned weights", "pageable weights", "kv", "ring", "head", "embedding", "kv staging", "disk staging"}
+    | {"draft weights", "draft weights (to load)", "draft kv"}
+)
 NUMERICS: Final = {"exact": EXACT, "fast": FAST}
 
 
@@ -77,8 +82,7 @@ def prepare(
     drafting = decision.policy.draft
     if drafting is not None and draft is not None and case.draft is not None:
         check_model(case.draft, draft, "draft")
-    ledger = Ledger(case.machine.budgets())
-    _take_workspaces(plan, ledger)
+    ledger = Ledger(case.machine.budgets(), workspaces(plan))
     head, embedding = _ends(plan, target, devices, reader, ledger)
     homes = Homes(target, decision, devices, reader)
     rings = Rings(homes, link, poison=ways.poison)
@@ -99,6 +103,7 @@ def prepare(
         job.open_pass,
         job.close_pass,
         job.live,
+        ledger.enter,
         _staging(plan, target, devices, ledger),
     )
     if draft is not None and drafting is not None:
@@ -106,13 +111,16 @@ def prepare(
     return job
 
 
-def _take_workspaces(plan: Plan, ledger: Ledger) -> None:
-    """Temporary tensors are counted as the plan counts them: what the fullest phase needs."""
-    fast = plan.case.machine.fast
-    fixed = fixed_items(plan.case, plan.decision.policy)
-    lasting = ("head", "ring", "embedding")
-    sizes = [sum(size for item, size in fixed[phase][fast].items() if item not in lasting) for phase in PHASES]
-    ledger.take(fast, "workspaces", int(max(sizes)))
+def workspaces(plan: Plan) -> dict[str, dict[str, int]]:
+    """What the plan counts for temporary tensors, by phase and memory: all that is not allocated once and entered."""
+    peaks = peak_items(plan.case, plan.decision)
+    return {
+        phase: {
+            memory: int(sum(size for item, size in items.items() if item not in LASTING))
+            for memory, items in memories.items()
+        }
+        for phase, memories in peaks.items()
+    }
 
 
 def _ends(
@@ -153,9 +161,6 @@ def _drafts(
 ) -> DraftContext:
     home = "vram" if policy.processor == "gpu" else "ram"
     device = devices.of(policy.processor)
-    items = draft_items(plan.case, plan.decision.policy, policy)
-    for item in ("draft workspace", "draft kv (working set)"):
-        ledger.take(home, item, int(max(items[phase][home].get(item, 0) for phase in PHASES)))
 
     def load() -> ResidentModel:
         ledger.take(home, "draft weights", draft.architecture.model.weight_bytes)
@@ -171,6 +176,7 @@ def _drafts(
         load,
         job.sequences_of,
         partial(SequenceCache, draft.architecture, devices=device),
+        ledger.enter,
         streamed=home == "vram" and policy.kv == "ram",
         model=None if policy.waits else load(),
     )

@@ -42,9 +42,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_the_packages_the_facts_and_the_licence(wheel: Path) -> None:
     names = contents(wheel).keys()
-    code = files("specsim", "*.py") | files("executor", "*.py")
+    code = files("specsim", "*.py") | files("executor", "*.py") | files("executor/demo", "*.*")
     facts = {f"specsim/_{name}" for name in files("profiles", "*.*")}
-    assert code | facts | {"specsim/py.typed", f"{INFO}/licenses/LICENSE"} <= names
+    licences = {f"{INFO}/licenses/LICENSE", f"{INFO}/licenses/executor/demo/LICENSE-PSF"}
+    assert code | facts | licences | {"specsim/py.typed"} <= names
     assert "specsim/_profiles/gpus/rtx4090.yaml" in names
     assert {name.split("/")[0] for name in names} == {"specsim", "executor", INFO}
 
@@ -53,7 +54,7 @@ def test_the_metadata_names_the_command_and_asks_for_no_torch(wheel: Path) -> No
     held = contents(wheel)
     metadata = Parser().parsestr(held[f"{INFO}/METADATA"].decode())
     assert (metadata["Name"], metadata["Requires-Python"]) == ("specsim-offload", ">=3.11")
-    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata["License-Expression"] == "Apache-2.0 AND PSF-2.0"
     assert metadata.get_all("Provides-Extra") == ["dev", "notebooks", "run"]
     plain = [r for r in metadata.get_all("Requires-Dist", []) if "extra ==" not in r]
     assert [r for r in plain if r.startswith(("torch", "transformers"))] == []

@@ -6,6 +6,7 @@ import errno
 import mmap
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -32,11 +33,11 @@ class Reader:
 
     `direct`: read with O_DIRECT (True), through the page cache (False), or directly until a file system refuses, and
     from then on through the page cache (None). What went through it is dropped from it where `drop_cache`. `throttle`
-    is called with the bytes of each chunk, in the thread that read it.
+    is called with the bytes of each chunk and when its read began (by `time.perf_counter`), in the thread that read it.
     """
 
     def __init__(
-        self, direct: bool | None = None, drop_cache: bool = True, throttle: Callable[[int], None] | None = None
+        self, direct: bool | None = None, drop_cache: bool = True, throttle: Callable[[int, float], None] | None = None
     ) -> None:
         self.drop_cache, self.throttle = drop_cache, throttle
         self._direct = direct is not False and _DIRECT_FLAG is not None
@@ -91,6 +92,7 @@ class Reader:
     def _read_chunk(self, file: Path, offset: int, memory: memoryview, aligned: bool) -> tuple[int, bool]:
         """One read: its bytes, and whether it was direct."""
         direct = aligned and self._direct
+        began = time.perf_counter()
         try:
             descriptor = self._descriptor(file, direct)
             count = os.preadv(descriptor, [memory], offset)
@@ -102,7 +104,7 @@ class Reader:
                 return self._read_chunk(file, offset, memory, aligned)
             raise InputError(f"cannot read it at byte {offset}: {error.strerror}", where=str(file)) from None
         if self.throttle is not None:
-            self.throttle(count)
+            self.throttle(count, began)
         return count, direct
 
     def _descriptor(self, file: Path, direct: bool) -> int:

@@ -17,11 +17,11 @@ from executor.weights import AttentionWeights
 from specsim.schedule.graph import Task, TaskName
 
 
-def attention(c: Context, name: TaskName, task: Task) -> int:
+def attention(c: Context, name: TaskName, task: Task) -> int | None:
     """The task that computes with the cache, on whichever processor."""
     p, rows = c.micro(name)
     if rows.empty:
-        return 0
+        return None
     layer = layer_of(name)
     place = p.layers[layer].attention
     if place.processor == c.devices.main:
@@ -43,11 +43,11 @@ def attention(c: Context, name: TaskName, task: Task) -> int:
     return 0
 
 
-def kv_in(c: Context, name: TaskName, task: Task) -> int:
+def kv_in(c: Context, name: TaskName, task: Task) -> int | None:
     """K and V that live in RAM come to a staging buffer, with room for the new positions."""
     p, rows = c.micro(name)
     if rows.empty:
-        return 0
+        return None
     assert task.slot is not None, f"{task.name} fills no buffer"
     segments, homes = p.segments[rows.sequences], _caches(p, rows, layer_of(name))
     free, staged, moved = c.staging[task.slot], [], 0
@@ -65,11 +65,11 @@ def kv_in(c: Context, name: TaskName, task: Task) -> int:
     return moved
 
 
-def kv_out(c: Context, name: TaskName, task: Task) -> int:
+def kv_out(c: Context, name: TaskName, task: Task) -> int | None:
     """The new positions go home. The pass itself may have ended meanwhile."""
     visitor = c.visitors.pop((visit(name), layer_of(name), name.micro), None)
     if visitor is None:
-        return 0
+        return None
     moved = 0
     for segment, home, staged in zip(visitor.segments, visitor.homes, visitor.staged, strict=True):
         new = slice(segment.start, segment.end)
@@ -78,58 +78,58 @@ def kv_out(c: Context, name: TaskName, task: Task) -> int:
     return moved
 
 
-def qkv(c: Context, name: TaskName, task: Task) -> int:
+def qkv(c: Context, name: TaskName, task: Task) -> int | None:
     p, rows = c.micro(name)
-    if not rows.empty:
-        settle(c, p, layer_of(name), rows.rows)
-        p.between["qkv", name.micro] = _project(c, name, p, rows, p.hidden[rows.rows])
+    if rows.empty:
+        return None
+    settle(c, p, layer_of(name), rows.rows)
+    p.between["qkv", name.micro] = _project(c, name, p, rows, p.hidden[rows.rows])
     return 0
 
 
-def qkv_out(c: Context, name: TaskName, task: Task) -> int:
+def qkv_out(c: Context, name: TaskName, task: Task) -> int | None:
     p, rows = c.micro(name)
     if rows.empty:
-        return 0
+        return None
     copies = [down(c, above) for above in p.between[("qkv", name.micro)]]
     p.between["qkv", name.micro] = tuple(below for below, _ in copies)
     return sum(size for _, size in copies)
 
 
-def heads_in(c: Context, name: TaskName, task: Task) -> int:
-    return _bring(c, name, "heads")
-
-
-def output(c: Context, name: TaskName, task: Task) -> int:
+def heads_in(c: Context, name: TaskName, task: Task) -> int | None:
     p, rows = c.micro(name)
-    if not rows.empty:
-        heads = p.between.pop(("heads", name.micro))
-        _leave(c, name, p, rows, _project_out(c, name, heads, p.hidden[rows.rows]))
+    return None if rows.empty else _bring(c, p, name.micro, "heads")
+
+
+def output(c: Context, name: TaskName, task: Task) -> int | None:
+    p, rows = c.micro(name)
+    if rows.empty:
+        return None
+    heads = p.between.pop(("heads", name.micro))
+    _leave(c, name, p, rows, _project_out(c, name, heads, p.hidden[rows.rows]))
     return 0
 
 
-def hidden_out(c: Context, name: TaskName, task: Task) -> int:
+def hidden_out(c: Context, name: TaskName, task: Task) -> int | None:
     p, rows = c.micro(name)
     if rows.empty:
-        return 0
+        return None
     settle(c, p, layer_of(name), rows.rows)
     p.between["hidden", name.micro], moved = down(c, p.hidden[rows.rows])
     return moved
 
 
-def hidden_in(c: Context, name: TaskName, task: Task) -> int:
+def hidden_in(c: Context, name: TaskName, task: Task) -> int | None:
     p, rows = c.micro(name)
     if rows.empty:
-        return 0
-    moved = _bring(c, name, "hidden")
+        return None
+    moved = _bring(c, p, name.micro, "hidden")
     _leave(c, name, p, rows, p.between.pop(("hidden", name.micro)))
     return moved
 
 
-def _bring(c: Context, name: TaskName, what: str) -> int:
-    p, rows = c.micro(name)
-    if rows.empty:
-        return 0
-    p.between[what, name.micro], moved = up(c, p.between[what, name.micro])
+def _bring(c: Context, p: Pass, micro: int | None, what: str) -> int:
+    p.between[what, micro], moved = up(c, p.between[what, micro])
     return moved
 
 

@@ -18,7 +18,6 @@ from executor.passes import Pass, Rows
 from executor.rings import Rings
 from specsim.schedule.graph import Slot, TaskName
 
-
 #: K and V of one layer of a sequence, [n_kv, capacity, d] each
 Cache = tuple[Tensor, Tensor]
 
@@ -47,6 +46,7 @@ class Context:
     open_pass: Callable[[TaskName], Pass]
     close_pass: Callable[[TaskName, Pass], None]
     live: Callable[[TaskName], bool]
+    enter: Callable[[str], None]  # a phase of the memory's plan
     staging: dict[Slot, Tensor] = field(default_factory=dict)  # buffers for K and V that visit VRAM
     visitors: dict[tuple[str, int, int | None], Visitor] = field(default_factory=dict)  # by visit, layer, micro-batch
     passes: dict[str, Pass] = field(default_factory=dict)

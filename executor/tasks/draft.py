@@ -50,6 +50,7 @@ class DraftContext:
     load: Callable[[], ResidentModel]
     sequences: Callable[[TaskName], list[Sequence]]
     working_cache: Callable[[int], SequenceCache]
+    enter: Callable[[str], None]  # a phase of the memory's plan
     streamed: bool
     model: ResidentModel | None = None
     shares: dict[str, int] = field(default_factory=dict)  # micro-batches of a visit, counted as its tasks come in
@@ -79,16 +80,18 @@ class DraftContext:
         return Micro(sequences, caches, [], [[] for _ in sequences], [[] for _ in sequences])
 
 
-def load(d: DraftContext, name: TaskName, task: Task) -> int:
+def load(d: DraftContext, name: TaskName, task: Task) -> int | None:
     """The weights had to wait for room; later waves find them there."""
     if d.model is not None:
-        return 0
+        return None
+    d.enter("transition")
     d.model = d.load()
     return d.model.arch.model.weight_bytes
 
 
-def prefill(d: DraftContext, name: TaskName, task: Task) -> int:
+def prefill(d: DraftContext, name: TaskName, task: Task) -> int | None:
     """The draft reads the prompts, up to the token that its first step will feed."""
+    d.enter("transition")
     micro = d.micro(name)
     if d.streamed:
         micro.caches = [d.working_cache(len(s.tokens)) for s in micro.sequences]
@@ -97,10 +100,10 @@ def prefill(d: DraftContext, name: TaskName, task: Task) -> int:
     _forward(d, micro.caches, feeds, logits=False)
     if not d.streamed:
         d.close(name)
-    return 0
+    return 0 if feeds else None
 
 
-def kv_in(d: DraftContext, name: TaskName, task: Task) -> int:
+def kv_in(d: DraftContext, name: TaskName, task: Task) -> int | None:
     """Caches that live in RAM come to the GPU, with room for what this round adds."""
     micro = d.micro(name)
     moved = 0
@@ -115,7 +118,7 @@ def kv_in(d: DraftContext, name: TaskName, task: Task) -> int:
     return moved
 
 
-def kv_out(d: DraftContext, name: TaskName, task: Task) -> int:
+def kv_out(d: DraftContext, name: TaskName, task: Task) -> int | None:
     """The new positions go home to RAM, and the buffer is free."""
     micro = d.micro(name)
     moved = 0
@@ -129,10 +132,11 @@ def kv_out(d: DraftContext, name: TaskName, task: Task) -> int:
     return moved
 
 
-def forward(d: DraftContext, name: TaskName, task: Task) -> int:
+def forward(d: DraftContext, name: TaskName, task: Task) -> int | None:
     """One step: every sequence that can use another candidate gets one. The first step catches up with what the target
     has committed, which is a whole prompt for newcomers, and the whole context where no caches are kept."""
     step = int(name.site[1:])
+    d.enter("decode")
     micro = d.micro(name)
     if step == 0 and len(micro.caches) < len(micro.sequences):
         micro.caches = [d.working_cache(len(s.tokens) + d.gamma) for s in micro.sequences]
@@ -152,7 +156,7 @@ def forward(d: DraftContext, name: TaskName, task: Task) -> int:
             s.proposal = Proposal(tuple(tokens), torch.stack(q) if q else None)
         if not d.streamed:
             d.close(name)
-    return 0
+    return 0 if taking else None
 
 
 def _choose(

@@ -12,11 +12,11 @@ from executor.tasks.rows import down, up
 from specsim.schedule.graph import Task, TaskName
 
 
-def ffn(c: Context, name: TaskName, task: Task) -> int:
+def ffn(c: Context, name: TaskName, task: Task) -> int | None:
     """One part: adds what it contributes to its processor's output of the layer."""
     p = c.passes[visit(name)]
     if p.empty:
-        return 0
+        return None
     layer, processor = layer_of(name), task.stream
     assert name.part is not None
     part = c.rings.part(visit(name), layer, name.part)
@@ -44,11 +44,11 @@ def _inner(c: Context, p: Pass, layer: int, normed: Tensor) -> Tensor | None:
     return inner
 
 
-def ffn_out(c: Context, name: TaskName, task: Task) -> int:
+def ffn_out(c: Context, name: TaskName, task: Task) -> int | None:
     """What the FFN reads goes to the CPU, with the router's choice."""
     p = c.passes[visit(name)]
     if p.empty:
-        return 0
+        return None
     assert p.routed is not None
     normed, moved = down(c, p.routed.normed)
     routing = p.routed.routing
@@ -56,11 +56,11 @@ def ffn_out(c: Context, name: TaskName, task: Task) -> int:
     return moved
 
 
-def ffn_in(c: Context, name: TaskName, task: Task) -> int:
+def ffn_in(c: Context, name: TaskName, task: Task) -> int | None:
     """What the CPU's parts have added up comes to the GPU."""
     p = c.passes[visit(name)]
     if p.empty:
-        return 0
+        return None
     layer, below = p.outputs["cpu"]
     above, moved = up(c, below)
     p.outputs["cpu"] = layer, above

@@ -13,22 +13,24 @@ from executor.tasks.context import Context, visit
 from specsim.schedule.graph import Task, TaskName
 
 
-def lookup(c: Context, name: TaskName, task: Task) -> int:
+def lookup(c: Context, name: TaskName, task: Task) -> int | None:
     """The pass begins: its rows are packed, embedded beside the table, and brought to the main processor."""
     p = c.passes[visit(name)] = c.open_pass(name)
     if p.empty:
-        return 0
+        return None
+    c.enter("prefill" if name.phase == "prefill" else "decode")
     embedded = blocks.embed(c.embedding, p.ids)
     p.hidden, moved = up(c, embedded)
     return moved
 
 
-def logits(c: Context, name: TaskName, task: Task) -> int:
+def logits(c: Context, name: TaskName, task: Task) -> int | None:
     """The pass ends: the last layer's output is complete, and what the logits decide is committed."""
     p = c.passes.pop(visit(name))
-    if not p.empty:
-        settle(c, p, len(p.layers), slice(0, len(p.ids)))
-        c.close_pass(name, p)
+    if p.empty:
+        return None
+    settle(c, p, len(p.layers), slice(0, len(p.ids)))
+    c.close_pass(name, p)
     return 0
 
 

@@ -11,7 +11,7 @@ from executor.tasks.context import Context
 from executor.tasks.draft import DraftContext
 from specsim.schedule.graph import Task, TaskName
 
-TARGET: Final[dict[str, Callable[[Context, TaskName, Task], int]]] = {
+TARGET: Final[dict[str, Callable[[Context, TaskName, Task], int | None]]] = {
     "lookup": rows.lookup,
     "load_attention": weights.fetch,
     "read_attention": weights.fetch,
@@ -32,7 +32,7 @@ TARGET: Final[dict[str, Callable[[Context, TaskName, Task], int]]] = {
     "logits": rows.logits,
 }
 
-DRAFT: Final[dict[str, Callable[[DraftContext, TaskName, Task], int]]] = {
+DRAFT: Final[dict[str, Callable[[DraftContext, TaskName, Task], int | None]]] = {
     "load": draft.load,
     "prefill": draft.prefill,
     "kv_in": draft.kv_in,
@@ -41,7 +41,7 @@ DRAFT: Final[dict[str, Callable[[DraftContext, TaskName, Task], int]]] = {
 }
 
 
-def action(c: Context, drafts: DraftContext | None, name: TaskName, task: Task) -> Callable[[], int]:
+def action(c: Context, drafts: DraftContext | None, name: TaskName, task: Task) -> Callable[[], int | None]:
     """What `task` does when its turn comes. Called once for each task, in the order of the graph."""
     if name.phase in ("draft", "transition"):
         assert drafts is not None, f"{task.name}: the plan has no draft"

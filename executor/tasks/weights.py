@@ -7,10 +7,10 @@ from executor.tasks.context import Context, layer_of, visit
 from specsim.schedule.graph import Task, TaskName
 
 
-def fetch(c: Context, name: TaskName, task: Task) -> int:
+def fetch(c: Context, name: TaskName, task: Task) -> int | None:
     """All of a unit, or only the experts that its passes ask for. A visit with nothing left to do fetches nothing."""
     if not c.live(name):
-        return 0
+        return None
     assert task.slot is not None, f"{task.name} fills no slot"
     key = layer_of(name), None if name.op.endswith("attention") else name.part
     experts = _experts(c, name, key)

@@ -11,14 +11,20 @@ from typing import Any, Final
 import click
 
 from specsim import units
+from specsim.answer import Plan
 from specsim.cli.options import format_option
 from specsim.cli.tables import render
 from specsim.errors import InputError
 from specsim.planfile import read_plan
+from specsim.timeline.rounds import cut_rounds, middle_rounds
+from specsim.timeline.trace import read_trace
 from specsim.units import show
 
 #: what `pip install specsim-offload` leaves out
 EXTRA: Final = ("torch", "transformers", "safetensors")
+TRACE: Final = "trace.json"
+#: rounds that a picture shows
+ROUNDS: Final = 2
 #: outputs of which the beginning is shown, and its characters
 SAMPLES: Final = 2
 SAMPLE_LENGTH: Final = 100
@@ -50,8 +56,13 @@ SAMPLE_LENGTH: Final = 100
 @click.option("--emulate-gpu", is_flag=True, help="Play the plan's GPU on the CPU.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads that compute.")
 @click.option("--limit", type=click.IntRange(min=1), help="Run the first N prompts only.")
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False),
+    help="Draw rounds in mid-job, predicted above measured: .png, .svg or .pdf.",
+)
 @format_option("table", "json")
-def run(plan_file: str, fmt: str, throttles: Sequence[str], **options: Any) -> None:
+def run(plan_file: str, fmt: str, throttles: Sequence[str], plot: str | None, **options: Any) -> None:
     """Execute a plan with real weights.
 
     Writes outputs.jsonl, a line per request as it finishes, then metrics.json and trace.json. Prints measured beside
@@ -73,6 +84,8 @@ def run(plan_file: str, fmt: str, throttles: Sequence[str], **options: Any) -> N
         kept = _executor("executor.outputs").count_outputs(asked.out)
         click.echo(f"specsim: interrupted; {kept} finished outputs are kept in {asked.out}", err=True)
         raise
+    if plot is not None:
+        _draw(plan, result, asked.out / TRACE, plot)
     if fmt == "json":
         answer = {"outputs": str(result.outputs), **result.metrics.to_dict()}
         click.echo(json.dumps(answer, indent=2))
@@ -109,6 +122,24 @@ def _rates(words: Sequence[str]) -> dict[str, float]:
             raise InputError(f"{name} is throttled twice", where="--throttle", hint="give one rate")
         rates[name] = units.parse(rate, "bytes/s", where=f"--throttle {name}")
     return rates
+
+
+def _draw(plan: Plan, result: Any, trace: Path, path: str) -> None:
+    """Rounds in mid-job as the simulator has them for the shapes that they turned out to have, and as they were."""
+    gantt = import_module("specsim.timeline.gantt")  # matplotlib: only who asks for a picture waits for it
+    timelines = read_trace(trace)
+    try:
+        first, count = middle_rounds(timelines["measured"], ROUNDS)
+    except InputError as error:
+        click.echo(f"specsim: nothing to draw: {error.what}", err=True)
+        return
+    cut = {name: cut_rounds(timeline, first, count) for name, timeline in timelines.items()}
+    names = {name: f"{name}: {show(timeline.makespan, 'seconds')}" for name, timeline in cut.items()}
+    last = f" to {first + count - 1}" if count > 1 else ""
+    title = f"Round {first}{last}: {plan.case.target.name} on {plan.case.machine.name}, {plan.decision.strategy}"
+    measured, planned = result.metrics.tokens_per_second, plan.predicted.tokens_per_second
+    told = f"{measured:.3g} useful tokens/s; {planned:.3g} were planned"
+    gantt.save(gantt.panels({names[name]: cut[name] for name in cut}, title=title, subtitle=told), path)
 
 
 def _sections(result: Any) -> Iterator[str]:

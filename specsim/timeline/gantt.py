@@ -153,9 +153,7 @@ def _colours(spans: list[Span]) -> dict[str, str]:
     return {kind: colour for kind, colour in COLOURS.items() if kind in seen} | spare
 
 
-def _frame(
-    axes: Axes, rows: dict[str, int], timeline: Timeline, longest: float, scale: float, unit: str
-) -> None:
+def _frame(axes: Axes, rows: dict[str, int], timeline: Timeline, longest: float, scale: float, unit: str) -> None:
     """The empty rows: their names on the left, how busy they are on the right, time below."""
     makespan = timeline.makespan
     axes.set_xlim(0, longest * scale or 1.0)

@@ -15,7 +15,7 @@ from executor.engine import Chaos, Engine
 from executor.job import Job
 from executor.links import Link
 from executor.requests import Decode, Request
-from executor.setup import Ways, prepare
+from executor.setup import GREEDY, Ways, prepare
 from executor.speculation.sampling import Sampling
 from specsim.acceptance import Acceptance
 from specsim.answer import Plan, Predicted, Provenance, SearchInfo
@@ -122,7 +122,7 @@ def execute(
     *,
     draft: Checkpoint | None = None,
     numerics: Numerics = EXACT,
-    sampling: Sampling = Sampling(),
+    sampling: Sampling = GREEDY,
     decode: Decode | None = None,
     link: Link | None = None,
     poison: bool = False,
@@ -142,7 +142,9 @@ def execute(
     return [done[request.index] for request in requests], job
 
 
-def prompts(seed: int, count: int, vocab: int, *, shortest: int = 1, longest: int = 300, new: int = 24) -> list[Request]:
+def prompts(
+    seed: int, count: int, vocab: int, *, shortest: int = 1, longest: int = 300, new: int = 24
+) -> list[Request]:
     """Requests of random tokens and mixed lengths, the first and second as short and as long as any."""
     rng = random.Random(seed)
     lengths = [shortest, longest, *(rng.randint(shortest, longest) for _ in range(count))][:count]

@@ -92,12 +92,11 @@ def test_an_interrupt_of_the_owner_ends_the_threads() -> None:
         raise KeyboardInterrupt
 
     release = threading.Event()
-    with pytest.raises(KeyboardInterrupt), Engine() as engine:
+    with Engine() as engine:
         engine.submit([task("long", "cpu"), task("next", "cpu")], [lambda: release.wait(10) and 0, lambda: 0])
-        try:
+        with pytest.raises(KeyboardInterrupt):
             engine.wait([1], interrupt)
-        finally:
-            release.set()
+        release.set()
     assert not [t for t in threading.enumerate() if t.name.startswith("specsim")]
 
 

@@ -6,7 +6,6 @@ import itertools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -136,12 +135,20 @@ def test_sampled_tokens_do_not_depend_on_batch_or_schedule(pair: tuple[Checkpoin
             draft=draft,
             sampling=WARM,
         )[0]
-        for strategy, batch, refill in [("serial", 6, False), ("serial", 1, False), ("merged", 2, True), ("interleaved", 3, False)]
+        for strategy, batch, refill in [
+            ("serial", 6, False),
+            ("serial", 1, False),
+            ("merged", 2, True),
+            ("interleaved", 3, False),
+        ]
     ]
     assert outputs[0] == outputs[1] == outputs[2] == outputs[3]
-    assert outputs[0] != runs.execute(
-        runs.plan(target.architecture.model, gamma=0, batch=6), target, requests, sampling=replace(WARM, seed=12)
-    )[0]
+    assert (
+        outputs[0]
+        != runs.execute(
+            runs.plan(target.architecture.model, gamma=0, batch=6), target, requests, sampling=replace(WARM, seed=12)
+        )[0]
+    )
 
 
 # Ends of requests
@@ -176,7 +183,9 @@ def test_stop_strings_end_a_request_in_mid_round(pair: tuple[Checkpoint, Checkpo
     stop = letters[whole[4]] + letters[whole[5]]
     request = Request(0, "0", prompt, 12, stop=(stop,))
     made = runs.plan(target.architecture.model, draft=target.architecture.model, gamma=3)
-    outputs, _ = runs.execute(made, target, [request], draft=target, decode=lambda ids: "".join(letters[i] for i in ids))
+    outputs, _ = runs.execute(
+        made, target, [request], draft=target, decode=lambda ids: "".join(letters[i] for i in ids)
+    )
     assert outputs == [whole[:6]]
 
 
@@ -188,7 +197,12 @@ def test_every_request_has_its_own_number_of_tokens_and_none_is_counted_twice(
     target, draft = pair
     requests = [replace(r, max_new_tokens=1 + 3 * r.index) for r in runs.prompts(6, 7, 96, longest=30)]
     made = runs.plan(
-        target.architecture.model, draft=draft.architecture.model, gamma=gamma, batch=2, strategy="merged", refill=refill
+        target.architecture.model,
+        draft=draft.architecture.model,
+        gamma=gamma,
+        batch=2,
+        strategy="merged",
+        refill=refill,
     )
     outputs, job = runs.execute(made, target, requests, draft=draft if gamma else None)
     assert outputs == [greedy(target, r.prompt, r.max_new_tokens) for r in requests]

@@ -58,6 +58,16 @@ def test_a_copy_slower_than_the_link_is_not_held_up(clock: Clock) -> None:
     assert clock.now == 107.0
 
 
+def test_who_wakes_up_late_has_not_lost_the_time(clock: Clock) -> None:
+    def oversleep(seconds: float) -> None:
+        clock.now += seconds + 0.25
+
+    link = Pacer(8.0, clock=clock, sleep=oversleep)
+    for _ in range(4):
+        link(8)
+    assert clock.now == 104.25
+
+
 def test_every_copy_pays_the_latency_once(clock: Clock) -> None:
     link = Link(pacer(clock, 1e6, latency_s=0.5))
     source = torch.arange(1000, dtype=torch.uint8)

@@ -161,7 +161,9 @@ def test_no_batch_ring_or_micro_batch_changes_a_token(folder: Path, policy: dict
     assert got == reference(folder, "mixtral", 1, dtype, tuple(requests))
 
 
-@pytest.mark.parametrize("policy", [DraftPolicy("gpu", "ram", 2), DraftPolicy("gpu", "vram", 1), DraftPolicy("cpu", "ram", 3)])
+@pytest.mark.parametrize(
+    "policy", [DraftPolicy("gpu", "ram", 2), DraftPolicy("gpu", "vram", 1), DraftPolicy("cpu", "ram", 3)]
+)
 @pytest.mark.parametrize("waits", [False, True])
 def test_no_way_of_drafting_beside_a_gpu_changes_a_token(folder: Path, policy: DraftPolicy, waits: bool) -> None:
     target, draft = opened(folder, "mixtral"), opened(folder, "mistral", 2)

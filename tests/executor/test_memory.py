@@ -20,6 +20,18 @@ def test_peaks_are_of_what_lives_at_once() -> None:
     assert ledger.items["vram", "kv"] == 20
 
 
+def test_a_phase_gives_back_the_workspaces_of_the_one_before_it() -> None:
+    ledger = Ledger({"vram": 100.0, "ram": 100.0}, {"prefill": {"vram": 50, "ram": 5}, "decode": {"vram": 20}})
+    ledger.take("vram", "weights", 40)
+    ledger.enter("prefill")
+    ledger.enter("prefill")
+    assert (ledger.used("vram"), ledger.used("ram")) == (90, 5)
+    ledger.enter("decode")
+    assert (ledger.used("vram"), ledger.used("ram")) == (60, 0)
+    ledger.take("vram", "kv", 40)
+    assert ledger.peaks == {"vram": 100, "ram": 5}
+
+
 def test_what_exceeds_a_budget_is_refused_and_not_entered() -> None:
     ledger = Ledger({"ram": 3 * 2**20})
     ledger.take("ram", "weights", 2 * 2**20)

@@ -77,7 +77,7 @@ def test_pieces_are_read_to_their_place(tmp_path: Path) -> None:
 def test_the_hook_hears_of_every_chunk(tmp_path: Path) -> None:
     chunks: list[int] = []
     layout = direct(unit_of(random_file(tmp_path / "a", 17 * MIB), (0, 17 * MIB)))
-    read(Reader(throttle=chunks.append), layout)
+    read(Reader(throttle=lambda count, began: chunks.append(count)), layout)
     assert chunks == [8 * MIB, 8 * MIB, MIB]
 
 

@@ -22,7 +22,9 @@ def passes(*rounds: int) -> Timeline:
 
 def test_a_round_ends_with_its_last_logits() -> None:
     assert round_ends(passes(0, 1, 2)) == {0: 12.0, 1: 14.0, 2: 16.0}
-    both = Timeline((Span("verify.3/A/head/logits", "cpu", "head", 0, 1), Span("verify.3/B/head/logits", "cpu", "head", 1, 4)))
+    both = Timeline(
+        (Span("verify.3/A/head/logits", "cpu", "head", 0, 1), Span("verify.3/B/head/logits", "cpu", "head", 1, 4))
+    )
     assert round_ends(both) == {3: 4}
 
 
