@@ -58,9 +58,8 @@ def main() -> None:
         print(json.dumps(result, indent=2))
         return
     print(f"{result['tasks_per_round']:.0f} tasks a round on {result['streams']} streams, {result['system']}")
-    print(
-        f"lowering {result['lowering_us']:.1f} us a task (while another round runs), running {result['running_us']:.1f} us"
-    )
+    lowered, ran = result["lowering_us"], result["running_us"]
+    print(f"lowering {lowered:.1f} us a task, while another round runs; running {ran:.1f} us")
     print(f"that is {result['share_of_slot']:.2%} of the plan's slot of {result['slot_s']:.2f} s")
 
 

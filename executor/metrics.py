@@ -97,7 +97,8 @@ class Predicted:
 class Metrics:
     """A run in numbers. `seconds` go from the start of the first prefill to the last token, of them `prefill_s` in
     sweeps and `decode_s` in rounds; `load_s` was before that. The three of acceptance are an `AcceptanceCounter`'s;
-    `peak_bytes` by memory, `utilisation` (0..1 of `seconds`) by resource, `bytes_moved` by stream."""
+    `peak_bytes` by memory, `utilisation` (0..1 of `seconds`) by resource, `bytes_moved` by stream. `replayed_s` is what
+    the cost model gives for these prompts and rounds as they turned out, where the plan had to guess them."""
 
     requests: int
     useful_tokens: int
@@ -116,6 +117,7 @@ class Metrics:
     strategy: str
     gamma: int
     predicted: Predicted
+    replayed_s: float
 
     @property
     def tokens_per_second(self) -> float:
@@ -139,6 +141,7 @@ class Metrics:
             _row("useful tokens/s", self.tokens_per_second, predicted.tokens_per_second),
             _row("prefill", self.prefill_s, predicted.prefill_s, "seconds"),
             _row("decode", self.decode_s, predicted.decode_s, "seconds"),
+            _row("the rounds as they were", self.seconds, self.replayed_s, "seconds"),
         ]
         if self.gamma:
             rows.append(_row("accepted per round", self.accepted_per_round, predicted.accepted_per_round))

@@ -64,12 +64,10 @@ def run(plan: Plan, options: RunOptions) -> RunResult:
                 desk.tick(job)  # what has finished is kept
             raise
         measured = engine.timeline()
-    metrics = _metrics(plan, options, job, load_s, utilisation(measured))
+    predicted = predicted_timeline(plan, job.waves)
+    metrics = _metrics(plan, options, job, load_s, utilisation(measured), predicted.makespan)
     metrics.write(options.out)
-    write_trace(
-        options.out / "trace.json",
-        {"predicted": predicted_timeline(plan, job.waves), "measured": measured.from_zero()},
-    )
+    write_trace(options.out / "trace.json", {"predicted": predicted, "measured": measured.from_zero()})
     return RunResult(metrics, writer.path, tuple(desk.samples))
 
 
@@ -103,7 +101,9 @@ def _link(machine: Machine, devices: Devices, options: RunOptions) -> Link:
     return Link(Pacer(rate or machine.link.rate(pinned=True), machine.link.latency_s))
 
 
-def _metrics(plan: Plan, options: RunOptions, job: Job, load_s: float, busy: dict[str, float]) -> Metrics:
+def _metrics(
+    plan: Plan, options: RunOptions, job: Job, load_s: float, busy: dict[str, float], replayed_s: float
+) -> Metrics:
     acceptance = job.batches.acceptance
     return Metrics(
         requests=job.batches.served,
@@ -123,4 +123,5 @@ def _metrics(plan: Plan, options: RunOptions, job: Job, load_s: float, busy: dic
         strategy=plan.decision.strategy,
         gamma=plan.decision.policy.gamma,
         predicted=Predicted.of(plan),
+        replayed_s=replayed_s,
     )

@@ -18,6 +18,7 @@ from executor.outputs import Output, OutputWriter
 from specsim.answer import Plan
 from specsim.decision import Decision
 from specsim.planfile import write_plan
+from specsim.timeline import Span, Timeline, write_trace
 from tests.specsim import plans
 
 OUTPUTS = (
@@ -46,6 +47,7 @@ def measured(plan: Plan) -> Metrics:
         strategy="serial",
         gamma=3,
         predicted=Predicted.of(plan),
+        replayed_s=2.0,
     )
 
 
@@ -129,6 +131,7 @@ def test_measured_stands_beside_predicted_and_the_outputs_follow(
         "useful tokens/s",
         "prefill",
         "decode",
+        "the",
         "accepted",
         "peak",
     ]
@@ -274,3 +277,32 @@ def test_a_plan_file_that_is_not_there_is_one_line(stub: Stub, arguments: list[s
     status, out, err = plans.call(capsys, *arguments)
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert arguments[1] in err
+
+
+def test_a_picture_shows_rounds_in_mid_job_predicted_above_measured(
+    tmp_path: Path, stub: Stub, arguments: list[str], capsys: Capture
+) -> None:
+    def rounds(count: int, seconds: float) -> Timeline:
+        spans = (Span(f"verify.{n}/A/head/logits", "gpu", "head", n * seconds, (n + 1) * seconds) for n in range(count))
+        return Timeline(tuple(spans))
+
+    def ran(count: int) -> Callable[[Plan, RunOptions], RunResult]:
+        def end(plan: Plan, options: RunOptions) -> RunResult:
+            options.out.mkdir(exist_ok=True)
+            timelines = {"predicted": rounds(count, 1.0), "measured": rounds(count, 1.5)}
+            write_trace(options.out / "trace.json", timelines)
+            return RunResult(measured(plan), options.out / "outputs.jsonl", ())
+
+        return end
+
+    picture = tmp_path / "rounds.svg"
+    stub.ending = ran(6)
+    assert plans.call(capsys, *arguments, "--plot", str(picture))[0] == 0
+    drawn = picture.read_text()
+    assert "<!-- predicted: 2.00 s -->" in drawn
+    assert "<!-- measured: 3.00 s -->" in drawn
+    assert "<!-- Round 2 to 3: " in drawn
+    stub.ending = ran(1)
+    status, _, err = plans.call(capsys, *arguments, "--plot", str(tmp_path / "none.svg"))
+    assert (status, err) == (0, "specsim: nothing to draw: there are no two rounds in a row\n")
+    assert not (tmp_path / "none.svg").exists()

@@ -89,6 +89,7 @@ METRICS = Metrics(
     strategy="serial",
     gamma=2,
     predicted=PREDICTED,
+    replayed_s=2.0,
 )
 
 
@@ -128,6 +129,7 @@ def test_a_person_sees_the_ratio_of_measured_to_predicted() -> None:
         ("useful tokens/s", "12", "10", "1.20"),
         ("prefill", "500 ms", "1.00 s", "0.50"),
         ("decode", "2.00 s", "2.20 s", "0.91"),
+        ("the rounds as they were", "2.50 s", "2.00 s", "1.25"),
         ("accepted per round", "1.25", "1.19", "1.05"),
         ("peak vram", "512 MiB", "1.00 GiB", "0.50"),
         ("peak pinned", "1.00 MiB", "-", "-"),
@@ -136,7 +138,7 @@ def test_a_person_sees_the_ratio_of_measured_to_predicted() -> None:
 
 def test_plain_decoding_has_no_line_about_acceptance() -> None:
     plain = replace(METRICS, gamma=0, acceptance=(), accepted_per_round=0.0)
-    assert [row[0] for row in plain.comparison()[:4]] == ["useful tokens/s", "prefill", "decode", "peak vram"]
+    assert [row[0] for row in plain.comparison()[2:5]] == ["decode", "the rounds as they were", "peak vram"]
 
 
 def test_a_prediction_of_nothing_has_no_ratio() -> None:
