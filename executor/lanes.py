@@ -45,18 +45,22 @@ class HostLane:
         return None
 
 
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+
+
 class CudaClock:
     """Brings times of CUDA events onto the host's clock: one event whose host time is known."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.zero = torch.cuda.Event(enable_timing=True)
+        self.zero = _event()
         self.zero.record(torch.cuda.current_stream(device))
         self.zero.synchronize()
         self.host = time.perf_counter()
 
     def at(self, event: torch.cuda.Event) -> float:
-        return self.host + self.zero.elapsed_time(event) / 1e3
+        return self.host + float(self.zero.elapsed_time(event)) / 1e3
 
 
 class CudaMark:
@@ -76,10 +80,10 @@ class CudaLane:
 
     def __init__(self, clock: CudaClock) -> None:
         self.clock = clock
-        self.cuda = torch.cuda.Stream(clock.device)
+        self.cuda = torch.cuda.Stream(clock.device)  # type: ignore[no-untyped-call]
         torch.cuda.set_device(clock.device)
         torch.cuda.set_stream(self.cuda)
-        self.start = torch.cuda.Event(enable_timing=True)
+        self.start = _event()
 
     def begin(self, marks: Sequence[Mark]) -> None:
         for mark in marks:
@@ -87,10 +91,10 @@ class CudaLane:
                 self.cuda.wait_event(mark.stop)
             else:
                 mark.synchronize()
-        self.start = torch.cuda.Event(enable_timing=True)
+        self.start = _event()
         self.start.record(self.cuda)
 
     def end(self) -> Mark | None:
-        stop = torch.cuda.Event(enable_timing=True)
+        stop = _event()
         stop.record(self.cuda)
         return CudaMark(self.clock, self.start, stop)

@@ -6,6 +6,8 @@ on the CPU. Each ends with the rows after the attention, what the FFN reads of t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from executor.decoder import blocks
@@ -152,7 +154,9 @@ def _project(c: Context, name: TaskName, p: Pass, rows: Rows, hidden: Tensor) ->
     return blocks.project_qkv(c.arch, c.numerics, _weights(c, name), hidden, positions)
 
 
-def _core(c: Context, p: Pass, rows: Rows, layer: int, caches: list[Cache], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def _core(
+    c: Context, p: Pass, rows: Rows, layer: int, caches: Sequence[Cache], q: Tensor, k: Tensor, v: Tensor
+) -> Tensor:
     return blocks.attend(c.arch, c.numerics, layer, q, k, v, _local(p, rows), caches)
 
 

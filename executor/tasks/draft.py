@@ -191,7 +191,8 @@ def _forward(d: DraftContext, caches: list[SequenceCache], feeds: list[list[int]
 
 def _feed(d: DraftContext, caches: list[SequenceCache], feeds: list[list[int]], logits: bool) -> Tensor:
     assert d.model is not None
-    segments, ids = [], []
+    segments: list[Segment] = []
+    ids: list[int] = []
     for cache, feed in zip(caches, feeds, strict=True):
         segments.append(Segment(len(ids), len(feed), cache.length))
         ids += feed

@@ -41,5 +41,5 @@ def _experts(c: Context, name: TaskName, key: Key) -> list[int] | None:
     for batch in name.batch:
         routed = c.passes[visit(name, batch)].routed
         if routed is not None and routed.routing is not None:
-            chosen.update(routed.routing.experts.unique().tolist())
+            chosen.update(routed.routing.experts.flatten().tolist())
     return [expert for expert in c.homes.experts_of(layer, part) if expert in chosen]

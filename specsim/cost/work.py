@@ -56,7 +56,10 @@ def attention_core(model: Model, shape: PassShape) -> Work:
 
 
 def feed_forward(model: Model, ffn: FeedForward, tokens: float, share: float = 1.0) -> Work:
-    """`share` of a layer's gated FFN: 6 T k h f FLOPs, weights of the distinct experts read once, router 2 T h E."""
+    """`share` of a layer's gated FFN: 6 T k h f FLOPs, weights of the distinct experts read once, router 2 T h E.
+
+    Every expert is a call of its own: grouped products of ragged experts are not to be had on every processor.
+    """
     if tokens <= 0:
         return Work("gemm", 0.0, 0.0, 1.0)
     distinct = distinct_experts(ffn, tokens)
@@ -66,7 +69,8 @@ def feed_forward(model: Model, ffn: FeedForward, tokens: float, share: float = 1
     activations = routed * (2 * model.hidden + 3 * ffn.width)
     size = model.element_bytes * share
     rows = max(1.0, routed / distinct)
-    return Work("gemm", flops * share, (weights + activations) * size, rows, dtype=model.dtype)
+    calls = max(1.0, distinct * share)
+    return Work("gemm", flops * share, (weights + activations) * size, rows, calls, model.dtype)
 
 
 def head(model: Model, rows: float) -> Work:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from executor.checkpoint.checkpoint import Checkpoint
@@ -13,6 +13,7 @@ from executor.decoder.numerics import EXACT, Numerics
 from executor.devices import Devices
 from executor.engine import Chaos, Engine
 from executor.job import Job
+from executor.lanes import HostLane, Lane
 from executor.links import Link
 from executor.requests import Decode, Request
 from executor.setup import GREEDY, Ways, prepare
@@ -128,10 +129,12 @@ def execute(
     poison: bool = False,
     chaos: Chaos | None = None,
     reader: Reader | None = None,
+    devices: Devices | None = None,
+    lanes: Callable[[str], Lane] = HostLane,
 ) -> tuple[list[list[int]], Job]:
     """Run `requests`; the output tokens of each, in their order, and the job afterwards."""
-    devices = Devices("gpu" if made.case.machine.gpu else "cpu")
-    with Engine(chaos=chaos) as engine:
+    devices = devices or Devices("gpu" if made.case.machine.gpu else "cpu")
+    with Engine(lanes, chaos=chaos) as engine:
         ways = Ways(numerics, sampling, decode, poison)
         job = prepare(made, target, draft, engine, devices, link or Link(), reader or Reader(), ways)
         job.run(requests)
@@ -152,7 +155,3 @@ def prompts(
         Request(i, str(i), tuple(rng.randrange(3, vocab) for _ in range(length)), new, eos=frozenset({2}))
         for i, length in enumerate(lengths)
     ]
-
-
-def alone(requests: Sequence[Request], which: int) -> list[Request]:
-    return [replace(requests[which])]

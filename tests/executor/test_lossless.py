@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 from executor.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from executor.decoder.numerics import EXACT
@@ -229,3 +230,38 @@ def test_that_test_catches_a_ring_that_does_not_wait(folder: Path, monkeypatch: 
     plan = runs.plan(target.architecture.model, world=WORLDS["disk"], batch=4)
     with pytest.raises((NonFiniteError, KeyError)):
         runs.execute(plan, target, requests, poison=True, chaos=Chaos(1, 0.001))
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "mistral", "qwen2"])
+def test_every_family_says_what_transformers_says(folder: Path, family: str) -> None:
+    """Nine seeds, each with a draft length and a draft of its own, prompts of 1, 300 and some tokens in between."""
+    drafts = [None, "llama", family, None, "mixtral", "qwen3", family, "mistral", "qwen2"]
+    for seed, kind in enumerate(drafts):
+        target = opened(folder, family, 20 + seed)
+        draft = opened(folder, kind, 20 + seed) if kind and seed else None
+        requests = runs.prompts(seed, 3, VOCAB, new=12)
+        plan = runs.plan(
+            target.architecture.model,
+            draft=draft.architecture.model if draft else None,
+            gamma=seed,
+            strategy=STRATEGIES[seed % 3],
+            batch=2,
+        )
+        got, _ = runs.execute(plan, target, requests, draft=draft)
+        assert got == generated(checkpoints.build(family, 20 + seed), requests)
+
+
+def generated(model: PreTrainedModel, requests: list[Request]) -> list[list[int]]:
+    """What transformers gives for each request alone."""
+    outputs = []
+    for request in requests:
+        ids = torch.tensor([request.prompt])
+        whole = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=request.max_new_tokens,
+            do_sample=False,
+            pad_token_id=0,
+        )
+        outputs.append(whole[0, len(request.prompt) :].tolist())
+    return outputs
