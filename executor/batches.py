@@ -18,7 +18,7 @@ class Batches:
     """`admit` makes a sequence of a request, with caches of its own, `release` lets them go. `waiting` is served in
     order of arrival; `finished` is emptied by whoever writes the outputs.
 
-    Only the main processor's stream commits and refills, so nothing here needs a lock.
+    Only the main processor's stream commits and refills; others look on, and see nobody missing meanwhile.
     """
 
     policy: Policy
@@ -31,6 +31,7 @@ class Batches:
     acceptance: AcceptanceCounter = field(default_factory=AcceptanceCounter)
     useful_tokens: int = 0
     served: int = 0  # requests that have been admitted so far
+    done: int = 0  # and those that have ended
 
     @property
     def names(self) -> str:
@@ -44,9 +45,10 @@ class Batches:
     def next_wave(self) -> list[Sequence]:
         """Fill all places from the line, evenly over the batches; returns the newly admitted."""
         count = min(self.policy.in_flight, len(self.waiting))
-        wave = [self._admit_next() for _ in range(count)]
-        self.active = {name: wave[i :: self.policy.batches] for i, name in enumerate(self.names)}
-        return wave
+        self.active = {name: [] for name in self.names}
+        for place in range(count):
+            self._admit_next(self.names[place % len(self.names)])
+        return self.in_flight
 
     @property
     def waiting_to_refill(self) -> bool:
@@ -67,6 +69,7 @@ class Batches:
                 if sequence.done:
                     self.release(sequence)
                     self.finished.put(sequence.generation)
+                    self.done += 1
             self.active[name] = [s for s in batch if not s.done]
 
     def refill(self, name: str) -> None:
@@ -77,8 +80,10 @@ class Batches:
             taken += len(self.waiting[0].prompt)
             if taken > self.join_tokens:
                 break
-            batch.append(self._admit_next())
+            self._admit_next(name)
 
-    def _admit_next(self) -> Sequence:
+    def _admit_next(self, name: str) -> None:
+        """The first in line takes a place. It leaves the line last: at no moment is it in neither."""
+        self.active[name].append(self.admit(self.waiting[0]))
         self.served += 1
-        return self.admit(self.waiting.popleft())
+        self.waiting.popleft()

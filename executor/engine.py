@@ -42,10 +42,12 @@ class _StoppedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Chaos:
-    """For tests: a random delay of up to `delay_s` before and after each task, so that every race has its chance."""
+    """For tests: a random delay of up to `delay_s` before and after each task, of all streams or of one that then falls
+    behind the others, so that every race has its chance."""
 
     seed: int
     delay_s: float
+    stream: str | None = None
 
 
 @dataclass(slots=True)
@@ -74,6 +76,7 @@ class Engine:
         self._lock = threading.Lock()  # guards all that follows, and the runs' states
         self._owner = threading.Condition(self._lock)
         self._awaited: set[int] = set()
+        self._drained = 0  # all tasks before this one have ended
         self._error: BaseException | None = None
         self._stopping = False
 
@@ -129,7 +132,8 @@ class Engine:
 
     def drain(self, on_tick: Callable[[], None] = lambda: None) -> None:
         """Return once everything that was submitted has ended; raises as `wait` does."""
-        self.wait(range(len(self._runs)), on_tick)
+        self.wait(range(self._drained, len(self._runs)), on_tick)
+        self._drained = len(self._runs)
 
     def stop(self) -> None:
         """End all threads; tasks that have not begun never will."""
@@ -224,7 +228,8 @@ class _Stream:
 
     def _work(self) -> None:
         engine = self.engine
-        rng = random.Random(f"{engine.chaos.seed} {self.name}") if engine.chaos else None
+        delayed = engine.chaos is not None and engine.chaos.stream in (None, self.name)
+        rng = random.Random(f"{engine.chaos.seed} {self.name}") if engine.chaos and delayed else None
         try:
             lane = engine.lanes(self.name)
             while True:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -22,7 +21,7 @@ from executor.checkpoint.layout import (
 from executor.checkpoint.read import Reader, aligned_buffer
 from executor.devices import Devices
 from executor.memory import Ledger
-from executor.weights import AttentionWeights, PartWeights
+from executor.weights import AttentionWeights, PartWeights, Router
 from specsim.decision import MEMORY_OF, AttentionPlacement, Decision, LayerPlacement, PartPlacement
 from specsim.partition import layer_units
 
@@ -36,14 +35,14 @@ _NEAR = {"vram": {"gpu"}, "ram": {"cpu"}, "pinned": {"cpu"}, "pageable": {"cpu"}
 
 
 class Homes:
-    """The target's units at home, under a plan's decision. `routers[layer]` has what routes on the main processor where
-    the attention computes elsewhere."""
+    """The target's units at home, under a plan's decision. `routers[layer]` routes on the main processor where the
+    attention computes elsewhere."""
 
     def __init__(self, checkpoint: Checkpoint, decision: Decision, devices: Devices, reader: Reader) -> None:
         self.checkpoint, self.decision, self.devices, self.reader = checkpoint, decision, devices, reader
         model, size = checkpoint.architecture.model, decision.policy.part_bytes
         self.parts = [layer_units(model, model.layer_ffn(layer), size).parts for layer in range(model.layers)]
-        self.routers: list[AttentionWeights | None] = [None] * model.layers
+        self.routers: list[Router | None] = [None] * model.layers
         self._buffers: dict[Key, tuple[Layout, Tensor]] = {}
         self._views: dict[Key, Weights] = {}
         self._direct: dict[Key, Layout] = {}
@@ -91,6 +90,11 @@ class Homes:
             self._direct[key] = direct(self.unit(key))
         return self._direct[key]
 
+    def streamed_bytes(self, key: Key) -> int:
+        """What the unit takes of a ring's slot."""
+        on_disk = key not in self._buffers
+        return max(packed(self.unit(key)).nbytes, self.direct(key).nbytes if on_disk else 0)
+
     def at_home(self, key: Key) -> tuple[Layout, Tensor]:
         """The unit's layout, and the buffer that it lives in."""
         return self._buffers[key]
@@ -116,7 +120,7 @@ class Homes:
                 norm, router = weights.post_norm.to(self.devices.gpu, copy=True), weights.router
                 if router is not None:
                     router = router.to(self.devices.gpu, copy=True)
-                self.routers[layer] = replace(weights, post_norm=norm, router=router)
+                self.routers[layer] = Router(norm, router)
 
 
 def resident(layout: Layout, home: str, devices: Devices, reader: Reader) -> Tensor:

@@ -65,7 +65,7 @@ class Job:
         self.drafts: DraftContext | None = None
         self.waves: list[Wave] = []
         self.phase = "load"
-        self.rounds = 0
+        self.rounds = self.sweeps = 0
         self.prefill_s = self.decode_s = 0.0
         self._submitted = 0
         self._sweeps: dict[int, list[Sequence]] = {}
@@ -83,15 +83,18 @@ class Job:
         self.batches.waiting.extend(requests)
         while self.batches.waiting:
             self._wave()
+        if self.batches.in_flight or self.batches.served != self.batches.done:
+            raise RuntimeError(f"{self.batches.done} of {self.batches.served} requests have ended")
 
     def _wave(self) -> None:
         case, decision = self.plan.case, self.plan.decision
         policy = decision.policy
         sequences = self.batches.next_wave()
-        wave = Wave([len(s.tokens) for s in sequences], len(self._sweeps))
+        wave = Wave([len(s.tokens) for s in sequences], self.sweeps)
         self.waves.append(wave)
         for first in range(0, len(sequences), policy.prefill_batch):
-            self._sweeps[len(self._sweeps)] = sequences[first : first + policy.prefill_batch]
+            self._sweeps[self.sweeps] = sequences[first : first + policy.prefill_batch]
+            self.sweeps += 1
         self.phase = "prefill"
         started = time.perf_counter()
         ends = append_prefill(self.builder, case, decision, wave.lengths, (), wave.first_sweep)
@@ -102,7 +105,7 @@ class Job:
         prefilled = time.perf_counter()
         self.prefill_s += prefilled - started
         self.phase = "decode"
-        while self.batches.in_flight or self.batches.waiting_to_refill:
+        while self.batches.waiting_to_refill or self.batches.in_flight:  # in this order: who waited is in flight then
             next_round = self._lower_round(state)
             self.engine.wait(this_round, self.on_tick)
             this_round = next_round
@@ -121,6 +124,7 @@ class Job:
         shape = RoundShape(float(rows), max(1.0, context), joining)
         low = append_round(self.builder, self.plan.case, self.plan.decision, shape, number, state)
         self._placements[number] = low.layers()
+        self._placements.pop(number - 3, None)  # at most two rounds are under way
         self._submit()
         return self.builder.round_ends[-1]
 
@@ -139,7 +143,7 @@ class Job:
     def open_pass(self, name: TaskName) -> Pass:
         policy = self.plan.decision.policy
         if name.phase == "prefill":
-            return pack(self._prefill_layers, self._sweeps[name.round], policy.prefill_micro_batches)
+            return pack(self._prefill_layers, self._sweeps.pop(name.round), policy.prefill_micro_batches)
         sequences = self.batches.active[name.batch]
         self._note(name.round, sequences)
         return pack(self._placements[name.round], sequences, policy.verify_micro_batches)
@@ -176,7 +180,8 @@ class Job:
                 chunk, rows = [], 0
             chunk.append((sequence, wanted))
             rows += len(wanted)
-        self._decide(p, chunk)
+        if chunk:
+            self._decide(p, chunk)
         self.batches.sweep()
         if name.phase == "verify":
             self.batches.refill(name.batch)
@@ -193,8 +198,10 @@ class Job:
             if self.sampling.greedy:
                 verdict = verify_greedy(choices[mine], sequence.proposal.tokens)
             else:
-                position = len(sequence.tokens)
-                verdict = verify(logits[mine], sequence.proposal, self.sampling, sequence.index, position)
+                position, proposal = len(sequence.tokens), sequence.proposal
+                if proposal.probs is not None:  # the draft may have its own device
+                    proposal = Proposal(proposal.tokens, proposal.probs.to(logits.device))
+                verdict = verify(logits[mine], proposal, self.sampling, sequence.index, position)
             self.batches.commit(sequence, verdict.tokens, verdict.accepted)
             if sequence.ngram is not None and not sequence.done:
                 gamma = self.plan.decision.policy.gamma

@@ -35,6 +35,9 @@ class Pacer:
         self._late = 0.0  # how much later than it was free the last waiter woke up
         self._lock = threading.Lock()
 
+    def now(self) -> float:
+        return self._clock()
+
     def begin(self) -> None:
         """A new transfer: the latency passes on the link."""
         self._occupy(self.latency_s, self._clock())
@@ -56,21 +59,30 @@ class Pacer:
 
 
 class Link:
-    """Copies between memories, paced if asked to."""
+    """The way between RAM and VRAM, full duplex: copies in either direction, each paced if asked to."""
 
-    def __init__(self, pacer: Pacer | None = None) -> None:
-        self.pacer = pacer
+    def __init__(self, into: Pacer | None = None, back: Pacer | None = None) -> None:
+        self._into, self._back = into, back
 
-    def copy(self, into: Tensor, source: Tensor) -> int:
-        """Copy equal shapes; returns the bytes that moved. On a CUDA stream the copy is only enqueued."""
-        if self.pacer is None:
-            into.copy_(source, non_blocking=True)
-            return source.nbytes
-        self.pacer.begin()
-        flat_into, flat = (into.view(-1), source.reshape(-1)) if into.is_contiguous() else (into, source)
-        step = max(1, CHUNK_BYTES // source.element_size()) if into.is_contiguous() else max(1, len(flat))
-        for first in range(0, len(flat), step):
-            since = self.pacer._clock()
-            flat_into[first : first + step].copy_(flat[first : first + step])
-            self.pacer(flat[first : first + step].nbytes, since)
+    def bring(self, into: Tensor, source: Tensor) -> int:
+        """Copy to VRAM, equal shapes; returns the bytes that moved. On a CUDA stream the copy is only enqueued."""
+        return _copy(self._into, into, source)
+
+    def take_back(self, into: Tensor, source: Tensor) -> int:
+        """Copy to RAM, likewise."""
+        return _copy(self._back, into, source)
+
+
+def _copy(pacer: Pacer | None, into: Tensor, source: Tensor) -> int:
+    if pacer is None:
+        into.copy_(source, non_blocking=True)
         return source.nbytes
+    pacer.begin()
+    whole = into.is_contiguous()
+    flat_into, flat = (into.view(-1), source.reshape(-1)) if whole else (into, source)
+    step = max(1, CHUNK_BYTES // source.element_size()) if whole else max(1, len(flat))
+    for first in range(0, len(flat), step):
+        began = pacer.now()
+        flat_into[first : first + step].copy_(flat[first : first + step])
+        pacer(flat[first : first + step].nbytes, began)
+    return source.nbytes

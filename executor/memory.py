@@ -26,19 +26,20 @@ class Ledger:
         self.phase = ""
         self.items: dict[tuple[str, str], int] = {}
         self.peaks: dict[str, int] = dict.fromkeys(self.budgets, 0)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def used(self, memory: str) -> int:
         return sum(size for (where, _), size in self.items.items() if where == memory)
 
     def enter(self, phase: str) -> None:
         """Begin a phase: "prefill", "transition" or "decode". Entering it again changes nothing."""
-        if phase == self.phase:
-            return
-        self.phase = phase
-        for memory in self.budgets:
-            self.give_back(memory, WORKSPACES, self.items.get((memory, WORKSPACES), 0))
-            self.take(memory, WORKSPACES, self.workspaces.get(phase, {}).get(memory, 0))
+        with self._lock:
+            if phase == self.phase:
+                return
+            self.phase = phase
+            for memory in self.budgets:
+                self.give_back(memory, WORKSPACES, self.items.get((memory, WORKSPACES), 0))
+                self.take(memory, WORKSPACES, self.workspaces.get(phase, {}).get(memory, 0))
 
     def take(self, memory: str, item: str, byte_count: int) -> None:
         with self._lock:

@@ -39,7 +39,7 @@ class Rings:
         memories = {"ring": fast}
         if fast == "vram" and any(place.weights == "disk" for _, place in homes.places()):
             memories["disk_ring"] = "ram"
-        largest = max(max(homes.direct(key).nbytes, packed(homes.unit(key)).nbytes) for key in streamed)
+        largest = max(homes.streamed_bytes(key) for key in streamed)
         for ring, memory in memories.items():
             for i in range(homes.decision.policy.ring_slots):
                 ledger.take(memory, "ring", largest)
@@ -58,19 +58,19 @@ class Rings:
         self._claim(slot)
         into = self._slots[slot]
         if experts is None:
-            self.link.copy(into[: whole.nbytes], source)
+            self.link.bring(into[: whole.nbytes], source)
             return whole
         layout = packed(self.homes.unit(key, experts))
         at = {piece.role: offset for piece, offset in zip(whole.unit.pieces, whole.offsets, strict=True)}
         for piece, offset in zip(layout.unit.pieces, layout.offsets, strict=True):
             first, size = at[piece.role], piece.span.nbytes
-            self.link.copy(into[offset : offset + size], source[first : first + size])
+            self.link.bring(into[offset : offset + size], source[first : first + size])
         return layout
 
     def load_on(self, slot: Slot, source: Slot, layout: Layout) -> None:
         """What has just been read into a slot in RAM, on to a slot in VRAM."""
         self._claim(slot)
-        self.link.copy(self._slots[slot][: layout.nbytes], self._slots[source][: layout.nbytes])
+        self.link.bring(self._slots[slot][: layout.nbytes], self._slots[source][: layout.nbytes])
 
     def arrived(self, visits: Collection[str], slot: Slot, key: Key, layout: Layout, *, whole: bool) -> None:
         """A unit is now in a slot, for the passes named."""

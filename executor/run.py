@@ -59,9 +59,12 @@ def run(plan: Plan, options: RunOptions) -> RunResult:
         load_s = time.perf_counter() - began
         try:
             job.run(requests, lambda: desk.tick(job))
-        except BaseException:
+        except BaseException as error:
             with suppress(InputError):  # the first error is the one to tell
                 desk.tick(job)  # what has finished is kept
+            if _is_out_of_memory(error):
+                hint = "plan again with a smaller --ram or --vram: the process itself needs some too"
+                raise InputError(f"out of memory: {error}", where="run", hint=hint) from None
             raise
         measured = engine.timeline()
     predicted = predicted_timeline(plan, job.waves)
@@ -69,6 +72,10 @@ def run(plan: Plan, options: RunOptions) -> RunResult:
     metrics.write(options.out)
     write_trace(options.out / "trace.json", {"predicted": predicted, "measured": measured.from_zero()})
     return RunResult(metrics, writer.path, tuple(desk.samples))
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _requests(plan: Plan, options: RunOptions, target: Checkpoint, tokenizer: Tokenizer | None) -> list[Request]:
@@ -98,7 +105,8 @@ def _link(machine: Machine, devices: Devices, options: RunOptions) -> Link:
     rate = options.throttle.get("link")
     if machine.link is None or (rate is None and devices.cuda):
         return Link()
-    return Link(Pacer(rate or machine.link.rate(pinned=True), machine.link.latency_s))
+    rate, latency = rate or machine.link.rate(pinned=True), machine.link.latency_s
+    return Link(Pacer(rate, latency), Pacer(rate, latency))
 
 
 def _metrics(

@@ -86,8 +86,8 @@ def prepare(
     head, embedding = _ends(plan, target, devices, reader, ledger)
     homes = Homes(target, decision, devices, reader)
     rings = Rings(homes, link, poison=ways.poison)
-    rings.allocate(ledger)
     homes.load(ledger)
+    rings.allocate(ledger)
     draft_arch = draft.architecture if draft is not None else None
     admission = Admission(decision, target.architecture, draft_arch, devices, ledger, ways.decode)
     batches = Batches(decision.policy, join_tokens(case.workload), admission.admit, admission.release)

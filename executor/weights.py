@@ -31,6 +31,14 @@ class AttentionWeights:
 
 
 @dataclass(frozen=True, slots=True)
+class Router:
+    """What lies between a layer's attention and its FFN; AttentionWeights has the same two."""
+
+    post_norm: Tensor
+    router: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
 class ExpertWeights:
     """A gated FFN. A dense FFN is expert 0 of 1; where it is cut in three parts, each part has one matrix only."""
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from executor.architecture import Architecture
 from executor.decoder.numerics import Numerics, rms_norm
-from executor.weights import AttentionWeights, ExpertWeights, PartWeights
+from executor.weights import AttentionWeights, ExpertWeights, PartWeights, Router
 from specsim.memory import CHUNK_TOKENS
 
 #: rows of an expert's output that are weighted and added at once: bounds what is held in wide dtypes
@@ -34,7 +34,9 @@ class Routing:
         return Routing(self.experts.to(device), self.weights.to(device))
 
 
-def route(arch: Architecture, numerics: Numerics, w: AttentionWeights, hidden: Tensor) -> tuple[Tensor, Routing | None]:
+def route(
+    arch: Architecture, numerics: Numerics, w: AttentionWeights | Router, hidden: Tensor
+) -> tuple[Tensor, Routing | None]:
     """Normed hidden [T, h], and where the layer has a router each token's top-k of the softmax over all experts
     (in float32; of equals, the lowest index)."""
     normed = rms_norm(hidden, w.post_norm, arch.rms_eps)

@@ -60,7 +60,7 @@ def kv_in(c: Context, name: TaskName, task: Task) -> int | None:
             size = shape[0] * shape[1] * shape[2]
             view, free = free[:size].view(shape), free[size:]
             if segment.start:
-                moved += c.link.copy(view[:, : segment.start], cache[:, : segment.start])
+                moved += c.link.bring(view[:, : segment.start], cache[:, : segment.start])
             pair.append(view)
         staged.append((pair[0], pair[1]))
     c.visitors[visit(name), layer_of(name), name.micro] = Visitor(segments, homes, staged)
@@ -76,7 +76,7 @@ def kv_out(c: Context, name: TaskName, task: Task) -> int | None:
     for segment, home, staged in zip(visitor.segments, visitor.homes, visitor.staged, strict=True):
         new = slice(segment.start, segment.end)
         for cache, view in zip(home, staged, strict=True):
-            moved += c.link.copy(cache[:, new], view[:, new])
+            moved += c.link.take_back(cache[:, new], view[:, new])
     return moved
 
 

@@ -111,7 +111,7 @@ def kv_in(d: DraftContext, name: TaskName, task: Task) -> int | None:
         assert s.draft_cache is not None
         working = d.working_cache(len(s.tokens) + d.gamma)
         for into, home in zip(working.tensors(), s.draft_cache.tensors(), strict=True):
-            moved += d.link.copy(into[:, : s.draft_cache.length], home[:, : s.draft_cache.length])
+            moved += d.link.bring(into[:, : s.draft_cache.length], home[:, : s.draft_cache.length])
         working.length = s.draft_cache.length
         micro.caches.append(working)
         micro.known.append(working.length)
@@ -126,7 +126,7 @@ def kv_out(d: DraftContext, name: TaskName, task: Task) -> int | None:
         assert s.draft_cache is not None
         new = slice(known, working.length)
         for home, visitor in zip(s.draft_cache.tensors(), working.tensors(), strict=True):
-            moved += d.link.copy(home[:, new], visitor[:, new])
+            moved += d.link.take_back(home[:, new], visitor[:, new])
         s.draft_cache.length = working.length
     d.close(name)
     return moved

@@ -27,11 +27,10 @@ def lookup(c: Context, name: TaskName, task: Task) -> int | None:
 def logits(c: Context, name: TaskName, task: Task) -> int | None:
     """The pass ends: the last layer's output is complete, and what the logits decide is committed."""
     p = c.passes.pop(visit(name))
-    if p.empty:
-        return None
-    settle(c, p, len(p.layers), slice(0, len(p.ids)))
-    c.close_pass(name, p)
-    return 0
+    if not p.empty:
+        settle(c, p, len(p.layers), slice(0, len(p.ids)))
+    c.close_pass(name, p)  # an empty one too: its places may be taken again
+    return None if p.empty else 0
 
 
 def settle(c: Context, p: Pass, layer: int, rows: slice) -> None:
@@ -46,10 +45,10 @@ def up(c: Context, below: Tensor) -> tuple[Tensor, int]:
     if c.devices.main == "cpu":
         return below, 0
     above = torch.empty_like(below, device=c.devices.gpu)
-    return above, c.link.copy(above, below)
+    return above, c.link.bring(above, below)
 
 
 def down(c: Context, above: Tensor) -> tuple[Tensor, int]:
     """Rows of the GPU, in RAM."""
     below = torch.empty_like(above, device=CPU, pin_memory=c.devices.cuda)
-    return below, c.link.copy(below, above)
+    return below, c.link.take_back(below, above)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, Final, TypeVar
 
 import click
 
 from specsim import units
+from specsim.errors import InputError
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+PICTURES: Final = (".png", ".svg", ".pdf")
 
 
 class Quantity(click.ParamType[float]):
@@ -39,3 +44,18 @@ def format_option(*choices: str) -> Callable[[F], F]:
     """`--format` with these choices, the first the default; received as `fmt` (see `tables.emit`)."""
     kind, text = click.Choice(choices), "Form of the output."
     return click.option("--format", "fmt", type=kind, default=choices[0], show_default=True, help=text)
+
+
+def check_picture(path: str) -> None:
+    """Raise InputError for a picture that could not be written: for commands that take long before they draw."""
+    if Path(path).suffix not in PICTURES:
+        raise InputError("is no name of a picture", where=path, hint=f"end it in {', '.join(PICTURES)}")
+    check_folder(Path(path))
+
+
+def check_folder(path: Path) -> None:
+    """Raise InputError where a file's folder is not there, or nothing can be written in it."""
+    if not path.parent.is_dir():
+        raise InputError("cannot be written: its folder does not exist", where=str(path))
+    if not os.access(path.parent, os.W_OK):
+        raise InputError("cannot be written: its folder is not writable", where=str(path))

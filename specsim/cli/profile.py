@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from specsim.cli.options import format_option
+from specsim.cli.options import check_folder, format_option
 from specsim.cli.status import status
 from specsim.cli.tables import Cell, render
 from specsim.errors import InputError
@@ -80,8 +80,7 @@ def _facts(machine: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, 
 def _check_output(output: Path) -> None:
     if output.suffix not in (".yaml", ".yml"):
         raise InputError("is no name of a machine file", where=str(output), hint="end it in .yaml")
-    if not output.parent.is_dir():
-        raise InputError("cannot be written: its folder does not exist", where=str(output))
+    check_folder(output)
 
 
 def _write(output: Path, words: str) -> None:

@@ -12,7 +12,7 @@ import click
 
 from specsim import units
 from specsim.answer import Plan
-from specsim.cli.options import format_option
+from specsim.cli.options import check_picture, format_option
 from specsim.cli.tables import render
 from specsim.errors import InputError
 from specsim.planfile import read_plan
@@ -68,6 +68,8 @@ def run(plan_file: str, fmt: str, throttles: Sequence[str], plot: str | None, **
     Writes outputs.jsonl, a line per request as it finishes, then metrics.json and trace.json. Prints measured beside
     predicted.
     """
+    if plot is not None:
+        check_picture(plot)  # before the run, not after it
     plan = read_plan(plan_file)
     _check_sampling(options)
     asked = _executor("executor.options").RunOptions(
@@ -84,13 +86,13 @@ def run(plan_file: str, fmt: str, throttles: Sequence[str], plot: str | None, **
         kept = _executor("executor.outputs").count_outputs(asked.out)
         click.echo(f"specsim: interrupted; {kept} finished outputs are kept in {asked.out}", err=True)
         raise
-    if plot is not None:
-        _draw(plan, result, asked.out / TRACE, plot)
     if fmt == "json":
         answer = {"outputs": str(result.outputs), **result.metrics.to_dict()}
         click.echo(json.dumps(answer, indent=2))
     else:
         click.echo("\n\n".join(_sections(result)))
+    if plot is not None:
+        _draw(plan, result, asked.out / TRACE, plot)
 
 
 def _executor(module: str) -> Any:

@@ -70,6 +70,8 @@ def lower_draft(
         for step in range(gamma):
             ready = (b.add(f"{prefix}/S{step:02d}/forward{tag}", stream, "draft", works[step], ready),)
         if streamed:
-            b.draft_ring.used_by([b.add(f"{prefix}/draft/kv_out{tag}", "d2h", "kv", kv_out, ready)])
+            # Only then is the micro-batch done: what is rolled back after the verify pass has to be there by then.
+            ready = (b.add(f"{prefix}/draft/kv_out{tag}", "d2h", "kv", kv_out, ready),)
+            b.draft_ring.used_by(ready)
         ends.append(ready[0])
     return tuple(ends)

@@ -105,6 +105,7 @@ class Builder:
         self.ring = Ring("ring", ring_slots)
         self.disk_ring = Ring("disk_ring", ring_slots)
         self.kv_ring = Ring("kv_ring", 2)
+        self.kv_written: tuple[int, ...] = ()  # the last cache that went back; those before it went on the same stream
         self.draft_ring = Ring("draft_ring", draft_slots)
         self._copies: dict[tuple[float, bool], tuple[Work, ...]] = {}
 

@@ -59,7 +59,10 @@ def lower_pass(
         rows = (cost.copy(cost.hidden_bytes(model, shape.tokens)),)
         stream = "h2d.act" if plan.main == "gpu" else "cpu"
         ready[batch] = (b.add(f"{prefix}/{batch}/embed/lookup", stream, "embed", rows, after[batch]),)
-    walkers = {batch: _LayerWalk(b, plan, shape, f"{prefix}/{batch}", ready[batch]) for batch, shape in shapes.items()}
+    walkers = {
+        batch: _LayerWalk(b, plan, shape, f"{prefix}/{batch}", ready[batch] + b.kv_written)
+        for batch, shape in shapes.items()
+    }
     tokens = sum(shape.tokens for shape in shapes.values())
     for layer, place in enumerate(plan.layers):
         units = layer_units(model, model.layer_ffn(layer), plan.part_bytes)
@@ -196,11 +199,14 @@ class _LayerWalk:
         b = self.b
         buffer, slot = b.kv_ring.free(), b.kv_ring.slot
         if self.shape.cached:
-            # Not before the pass begins: until then nobody knows who is still there, and in which micro-batch.
+            # Not before the pass begins: until then nobody knows who is still there, and in which micro-batch. And not
+            # before the pass before it has written its own positions back.
             buffer = (b.add(f"{at}/kv_in{micro}", "h2d.kv", "kv", self.kv_in, buffer + self.began, slot),)
         taken = None if self.shape.cached else slot
         done = b.add(f"{at}/attention{micro}", "gpu", "attention", self.attend, after + buffer, taken)
-        b.kv_ring.used_by([b.add(f"{at}/kv_out{micro}", "d2h", "kv", self.kv_out, (done,))])
+        back = b.add(f"{at}/kv_out{micro}", "d2h", "kv", self.kv_out, (done,))
+        b.kv_ring.used_by([back])
+        b.kv_written = (back,)
         yield done
 
     def _cpu_core(self, at: str, micro: str, after: Deps) -> Iterator[int]:

@@ -306,3 +306,13 @@ def test_a_picture_shows_rounds_in_mid_job_predicted_above_measured(
     status, _, err = plans.call(capsys, *arguments, "--plot", str(tmp_path / "none.svg"))
     assert (status, err) == (0, "specsim: nothing to draw: there are no two rounds in a row\n")
     assert not (tmp_path / "none.svg").exists()
+
+
+def test_a_picture_that_cannot_be_written_is_told_before_the_run(
+    tmp_path: Path, stub: Stub, arguments: list[str], capsys: Capture
+) -> None:
+    for path, why in (("rounds.foo", "is no name of a picture"), ("no/rounds.png", "its folder does not exist")):
+        status, out, err = plans.call(capsys, *arguments, "--plot", str(tmp_path / path))
+        assert (status, out) == (2, "")
+        assert why in err
+    assert stub.calls == []

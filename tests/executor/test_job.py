@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +14,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from executor.admission import Admission
 from executor.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from executor.decoder.cache import Segment, SequenceCache
 from executor.decoder.numerics import EXACT, FAST
@@ -21,6 +24,7 @@ from executor.requests import Request
 from executor.sequence import Sequence
 from executor.speculation.sampling import Sampling, distribution, draw
 from executor.tasks import draft as draft_tasks
+from specsim.decision import StrategyName
 from tests.executor import checkpoints, runs
 from tests.executor.runs import World
 
@@ -222,6 +226,41 @@ def test_with_refill_a_freed_place_is_taken_in_the_next_round(pair: tuple[Checkp
     # Prefill gives the first token; then rounds of (sequences, tokens of newcomers' prompts).
     assert waves[False] == [([3, 3], [(2, 0), (1, 0), (1, 0), (1, 0), (1, 0)]), ([3], [(1, 0)])]
     assert waves[True] == [([3, 3], [(2, 0), (1, 3), (2, 0), (1, 0), (1, 0)])]
+
+
+@pytest.mark.parametrize("strategy", ["serial", "merged", "interleaved"])
+def test_places_that_are_free_before_the_first_round_are_taken_too(
+    pair: tuple[Checkpoint, Checkpoint], strategy: StrategyName
+) -> None:
+    """Every request ends with its prefill, or in its first pass."""
+    target, _ = pair
+    requests = [Request(i, str(i), (7 + i, 8, 9), 1) for i in range(9)]
+    made = runs.plan(target.architecture.model, batch=1, strategy=strategy, refill=True)
+    outputs, job = runs.execute(made, target, requests)
+    assert outputs == [greedy(target, r.prompt, 1) for r in requests]
+    assert (job.batches.served, job.batches.done) == (9, 9)
+
+
+def test_caches_of_requests_that_have_ended_are_let_go(pair: tuple[Checkpoint, Checkpoint]) -> None:
+    target, draft = pair
+    alive: list[weakref.ref[SequenceCache]] = []
+    most = 0
+    admit = Admission.admit
+
+    def count(admission: Admission, request: Request) -> Sequence:
+        nonlocal most
+        sequence = admit(admission, request)
+        alive.append(weakref.ref(sequence.cache))
+        gc.collect()
+        most = max(most, sum(ref() is not None for ref in alive))
+        return sequence
+
+    requests = [Request(i, str(i), (7 + i, 8, 9), 3) for i in range(10)]
+    made = runs.plan(target.architecture.model, draft=draft.architecture.model, gamma=1, batch=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Admission, "admit", count)
+        runs.execute(made, target, requests, draft=draft)
+    assert most == 2
 
 
 # Caches

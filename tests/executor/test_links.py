@@ -72,7 +72,7 @@ def test_every_copy_pays_the_latency_once(clock: Clock) -> None:
     link = Link(pacer(clock, 1e6, latency_s=0.5))
     source = torch.arange(1000, dtype=torch.uint8)
     into = torch.zeros(1000, dtype=torch.uint8)
-    assert link.copy(into, source) == 1000
+    assert link.bring(into, source) == 1000
     assert torch.equal(into, source)
     assert clock.now == pytest.approx(100.0 + 0.5 + 0.001, abs=1e-9)
 
@@ -81,7 +81,7 @@ def test_large_copies_go_in_chunks_and_take_no_longer(clock: Clock) -> None:
     link = Link(pacer(clock, float(CHUNK_BYTES)))
     source = torch.randint(0, 255, (5 * CHUNK_BYTES // 2,), dtype=torch.uint8)
     into = torch.empty_like(source)
-    assert link.copy(into, source) == 5 * CHUNK_BYTES // 2
+    assert link.bring(into, source) == 5 * CHUNK_BYTES // 2
     assert torch.equal(into, source)
     assert clock.now == pytest.approx(102.5)
 
@@ -90,7 +90,7 @@ def test_a_part_of_a_cache_is_copied_in_place(clock: Clock) -> None:
     link = Link(pacer(clock, 1e9))
     source = torch.randn(2, 10, 4)
     into = torch.zeros(2, 12, 4)
-    assert link.copy(into[:, 3:8], source[:, 3:8]) == 2 * 5 * 4 * 4
+    assert link.bring(into[:, 3:8], source[:, 3:8]) == 2 * 5 * 4 * 4
     assert torch.equal(into[:, 3:8], source[:, 3:8])
     assert not into[:, 8:].any()
     assert not into[:, :3].any()
@@ -98,5 +98,13 @@ def test_a_part_of_a_cache_is_copied_in_place(clock: Clock) -> None:
 
 def test_a_link_without_a_pacer_copies_at_once() -> None:
     into = torch.zeros(3)
-    assert Link().copy(into, torch.ones(3)) == 12
+    assert Link().bring(into, torch.ones(3)) == 12
     assert into.tolist() == [1, 1, 1]
+
+
+def test_the_two_directions_do_not_wait_for_each_other() -> None:
+    there, back = Clock(), Clock()
+    link = Link(pacer(there, 8.0), pacer(back, 16.0))
+    source = torch.zeros(16, dtype=torch.uint8)
+    assert link.bring(torch.empty_like(source), source) == link.take_back(torch.empty_like(source), source) == 16
+    assert (there.now, back.now) == (102.0, 101.0)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
+from msgspec.structs import replace as change
 from transformers import PreTrainedModel
 
 from executor.checkpoint.checkpoint import Checkpoint, open_checkpoint
@@ -193,32 +196,48 @@ def test_a_tail_computes_elsewhere_and_changes_no_token(folder: Path) -> None:
     world = WORLDS["pinned"]
     plan = runs.plan(model, world=world, gamma=2, batch=5)
     on_cpu = runs.placement(model, World(gpu=True, attention="pinned", ffn="pinned", kv="vram", cpu_parts=4))
-    tailed = plan.__class__(
-        plan.case,
-        plan.decision.__class__("serial", plan.decision.policy, plan.decision.layers, (Tail(3, on_cpu),)),
-        plan.predicted,
-        plan.search,
-        plan.provenance,
-    )
+    tailed = replace(plan, decision=change(plan.decision, tails=(Tail(3, on_cpu),)))
     got, job = runs.execute(tailed, target, requests)
     assert got == reference(folder, "mixtral", 1, "float32", tuple(requests))
     assert {span.stream for span in job.engine.timeline().spans if "/ffn." in span.name} == {"gpu", "cpu"}
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("world", ["disk", "disk-to-gpu", "visiting-kv"])
-def test_poisoned_slots_and_random_delays_change_no_token(folder: Path, world: str, seed: int) -> None:
+LATE = {
+    "disk": ("disk", "cpu", "cpu.draft"),
+    "disk-to-gpu": ("disk", "h2d", "h2d.act", "gpu", "gpu.draft"),
+    "visiting-kv": ("h2d.kv", "d2h", "gpu"),
+    "one-visiting-kv": ("h2d.kv", "d2h", "gpu"),
+    "cpu-attention": ("cpu", "d2h", "h2d.act"),
+}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(("world", "late"), [(world, late) for world, streams in LATE.items() for late in streams])
+def test_poisoned_slots_and_a_stream_that_falls_behind_change_no_token(
+    folder: Path, strategy: StrategyName, world: str, late: str
+) -> None:
+    """Requests of one token to twelve, places that are taken again, and drafts whose caches visit the GPU."""
     target, draft = opened(folder, "mixtral"), opened(folder, "mistral", 2)
-    requests = runs.prompts(seed, 4, VOCAB, longest=30, new=8)
+    model = target.architecture.model
+    requests = [replace(r, max_new_tokens=1 + 4 * (r.index % 4)) for r in runs.prompts(3, 6, VOCAB, longest=20)]
+    # Where the draft's caches go back too, they hold everybody up who would overtake the target's.
+    kv: Literal["vram", "ram"] = "vram" if world == "one-visiting-kv" else "ram"
+    drafting = DraftPolicy("gpu", kv, 1) if world != "disk" else None
     plan = runs.plan(
-        target.architecture.model,
+        model,
         draft=draft.architecture.model,
-        world=WORLDS[world],
-        strategy=STRATEGIES[seed],
+        world=WORLDS["visiting-kv" if world == "one-visiting-kv" else world],
+        strategy=strategy,
         gamma=2,
         batch=2,
+        refill=True,
+        draft_policy=drafting,
     )
-    got, _ = runs.execute(plan, target, requests, draft=draft, poison=True, chaos=Chaos(seed, 0.001))
+    if world == "one-visiting-kv":
+        resident = runs.placement(model, World(gpu=True, attention="vram", ffn="pinned"))
+        plan = replace(plan, decision=change(plan.decision, layers=(resident[0], plan.decision.layers[1])))
+    delay = 0.03 if late == "d2h" else 0.004  # what goes back is late only if it is by a whole round
+    got, _ = runs.execute(plan, target, requests, draft=draft, poison=True, chaos=Chaos(7, delay, late))
     assert got == reference(folder, "mixtral", 1, "float32", tuple(requests))
 
 

@@ -23,6 +23,7 @@ from executor.run import run
 from executor.tasks import feedforward, table
 from specsim.answer import Plan
 from specsim.errors import InputError
+from specsim.memory import peak_items, totals
 from specsim.timeline.trace import read_trace
 from tests.executor import checkpoints, runs
 from tests.executor.runs import World
@@ -81,9 +82,11 @@ def test_a_run_leaves_outputs_metrics_and_both_timelines(folder: Path, plan: Pla
     assert all(name.startswith(("verify.", "draft.")) for name in ahead), "only what was lowered ahead is not predicted"
 
 
-def test_the_peak_of_each_memory_is_within_what_was_planned(folder: Path, plan: Plan, tmp_path: Path) -> None:
+def test_the_peak_of_each_memory_is_nearly_what_was_planned(folder: Path, plan: Plan, tmp_path: Path) -> None:
     result = run(plan, options(folder, tmp_path / "out"))
-    assert 0 < result.metrics.peak_bytes["ram"] <= plan.case.machine.ram_budget_bytes
+    planned = max(memories["ram"] for memories in totals(peak_items(plan.case, plan.decision)).values())
+    # Slots of a ring are whole blocks, caches lack the candidates that no request has room for.
+    assert planned * 0.9 < result.metrics.peak_bytes["ram"] < planned * 1.3
 
 
 def test_options_change_what_is_asked_for(folder: Path, plan: Plan, tmp_path: Path) -> None:
@@ -187,8 +190,8 @@ def test_an_error_in_mid_run_keeps_what_has_finished(
         return real(c, name, task)
 
     monkeypatch.setitem(table.TARGET, "ffn", fail)
-    with pytest.raises(MemoryError, match="cannot allocate 3 GiB"):
-        run(plan, options(folder, tmp_path / "out"))
+    told = refused(plan, options(folder, tmp_path / "out"))
+    assert told.startswith("run: out of memory: cannot allocate 3 GiB; plan again with a smaller --ram")
     assert [line["id"] for line in outputs(tmp_path / "out")] == ["r0", "r1"]
 
 
