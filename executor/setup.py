@@ -18,6 +18,7 @@ from executor.decoder.numerics import EXACT, FAST, Numerics
 from executor.decoder.resident import ResidentModel, load_resident
 from executor.devices import Devices
 from executor.engine import Engine
+from executor.floor import Floor
 from executor.homes import Homes, new_buffer, resident
 from executor.job import Job
 from executor.links import Link
@@ -91,8 +92,8 @@ def prepare(
     draft_arch = draft.architecture if draft is not None else None
     admission = Admission(decision, target.architecture, draft_arch, devices, ledger, ways.decode)
     batches = Batches(decision.policy, join_tokens(case.workload), admission.admit, admission.release)
-    job = Job(plan, engine, batches, ways.sampling, head, ledger)
-    job.context = Context(
+    floor = Floor(decision, case.machine.main, batches, target.architecture, ways.numerics, ways.sampling, head)
+    context = Context(
         target.architecture,
         ways.numerics,
         devices,
@@ -100,15 +101,16 @@ def prepare(
         rings,
         link,
         embedding,
-        job.open_pass,
-        job.close_pass,
-        job.live,
+        floor.open_pass,
+        floor.close_pass,
+        floor.live,
         ledger.enter,
         _staging(plan, target, devices, ledger),
     )
+    drafts = None
     if draft is not None and drafting is not None:
-        job.drafts = _drafts(plan, drafting, draft, devices, link, ledger, ways, job)
-    return job
+        drafts = _drafts(plan, drafting, draft, devices, link, ledger, ways, floor)
+    return Job(plan, engine, floor, ledger, context, drafts)
 
 
 def workspaces(plan: Plan) -> dict[str, dict[str, int]]:
@@ -157,7 +159,7 @@ def _drafts(
     link: Link,
     ledger: Ledger,
     ways: Ways,
-    job: Job,
+    floor: Floor,
 ) -> DraftContext:
     home = "vram" if policy.processor == "gpu" else "ram"
     device = devices.of(policy.processor)
@@ -174,7 +176,7 @@ def _drafts(
         device,
         link,
         load,
-        job.sequences_of,
+        floor.sequences_of,
         partial(SequenceCache, draft.architecture, devices=device),
         ledger.enter,
         streamed=home == "vram" and policy.kv == "ram",

@@ -19,7 +19,7 @@ from executor.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from executor.decoder.cache import Segment, SequenceCache
 from executor.decoder.numerics import EXACT, FAST
 from executor.decoder.resident import generate_greedy, load_resident
-from executor.job import Job
+from executor.floor import Floor
 from executor.requests import Request
 from executor.sequence import Sequence
 from executor.speculation.sampling import Sampling, distribution, draw
@@ -270,12 +270,12 @@ def test_caches_of_requests_that_have_ended_are_let_go(pair: tuple[Checkpoint, C
 def test_caches_after_rollback_are_those_of_a_fresh_prefill(pair: tuple[Checkpoint, Checkpoint], gamma: int) -> None:
     target, draft = pair
     checked = 0
-    release = runs.Job.close_pass
+    close_pass = Floor.close_pass
 
-    def compare(job: Job, name: object, p: object) -> None:
+    def compare(floor: Floor, name: object, p: object) -> None:
         nonlocal checked
-        release(job, name, p)  # type: ignore[arg-type]
-        for sequence in itertools.chain.from_iterable(job.batches.active.values()):
+        close_pass(floor, name, p)  # type: ignore[arg-type]
+        for sequence in itertools.chain.from_iterable(floor.batches.active.values()):
             same_as_fresh(sequence, target, sequence.cache)
             checked += 1
             if sequence.draft_cache is not None and sequence.draft_cache.length:
@@ -284,7 +284,7 @@ def test_caches_after_rollback_are_those_of_a_fresh_prefill(pair: tuple[Checkpoi
     made = runs.plan(target.architecture.model, draft=draft.architecture.model, gamma=gamma, batch=3)
     requests = runs.prompts(8, 3, 96, longest=40, new=8)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Job, "close_pass", compare)
+        patch.setattr(Floor, "close_pass", compare)
         runs.execute(made, target, requests, draft=draft if gamma else None)
     assert checked > 5
 
