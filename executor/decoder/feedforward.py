@@ -77,20 +77,18 @@ def feed_forward(
             if y is not None:
                 into[rows] += y
         return
-    k = routing.experts.shape[1]
-    chosen = routing.experts.flatten()  # [T k], pairs of a token and one of its experts
-    by_expert = chosen.argsort(stable=True)
-    ends = torch.bincount(chosen, minlength=max(part, default=0) + 1).cumsum(0).tolist()
-    weights = routing.weights.flatten()
+    chosen, pairs = routing.experts.flatten().sort(stable=True)  # [T k], pairs of a token and one of its experts
+    tokens = pairs // routing.experts.shape[1]
+    weights = routing.weights.flatten().index_select(0, pairs)[:, None]
+    bounds = torch.searchsorted(chosen, torch.arange(max(part, default=0) + 2, device=chosen.device)).tolist()
     for expert, expert_weights in part.items():
-        pairs = by_expert[ends[expert - 1] if expert else 0 : ends[expert]]
-        if not len(pairs):
-            continue
-        for some in torch.split(pairs, CHUNK_TOKENS):
-            y = _gated(numerics, expert_weights, normed[some // k], None)
+        for first in range(bounds[expert], bounds[expert + 1], CHUNK_TOKENS):
+            chunk = slice(first, min(first + CHUNK_TOKENS, bounds[expert + 1]))
+            y = _gated(numerics, expert_weights, normed.index_select(0, tokens[chunk]), None)
             assert y is not None
-            for of, out in zip(torch.split(some, COMBINE_ROWS), torch.split(y, COMBINE_ROWS), strict=True):
-                into.index_add_(0, of // k, (out.float() * weights[of, None]).to(into.dtype))
+            pieces = (torch.split(of_chunk, COMBINE_ROWS) for of_chunk in (tokens[chunk], weights[chunk], y))
+            for rows, weight, out in zip(*pieces, strict=True):
+                into.index_add_(0, rows, (out.float() * weight).to(into.dtype))
 
 
 def finish(numerics: Numerics, outputs: Sequence[Tensor], hidden: Tensor) -> Tensor:

@@ -18,51 +18,58 @@ from torch.nn import functional
 
 #: Narrower products run another kernel on CPUs, whose rows depend on where they lie in a tile and in memory.
 MIN_OUTPUTS: Final = 16
-#: rows that are normalised at once: what is held in float32 meanwhile does not grow with the batch
+#: rows of hidden states, and of an FFN's wider intermediate, whose float32 copies are held at once
 NORM_ROWS: Final = 1024
+WIDE_ROWS: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Numerics:
-    """`row_tile`: rows of a product (None: all at once). `query_tile`, `kv_block`: rows and cached positions of a
-    tile of attention (None: any). `accumulate`: the dtype in which experts' outputs are summed."""
+    """`accumulate`: the dtype in which experts' outputs are summed. `row_tile`: rows of a product; None: all at once,
+    and attention in any tiles."""
 
     name: str
     accumulate: torch.dtype
     row_tile: int | None = None
-    query_tile: int | None = None
-    kv_block: int | None = None
+
+    @property
+    def exact(self) -> bool:
+        return self.row_tile is not None
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """x [T, in] times weight [out, in] transposed, plus bias [out]: [T, out]."""
         if self.row_tile is None:
             return functional.linear(x, weight, bias)
-        outputs = weight.shape[0]
+        (rows, inputs), outputs = x.shape, weight.shape[0]
         if outputs < MIN_OUTPUTS:
             weight = functional.pad(weight, (0, 0, 0, MIN_OUTPUTS - outputs))
             bias = functional.pad(bias, (0, MIN_OUTPUTS - outputs)) if bias is not None else None
-        y = x.new_empty(x.shape[0], outputs)
-        for first in range(0, x.shape[0], self.row_tile):
-            tile = x[first : first + self.row_tile]
-            rows = tile.shape[0]
-            if rows < self.row_tile:
-                tile = functional.pad(tile, (0, 0, 0, self.row_tile - rows))
-            y[first : first + rows] = functional.linear(tile, weight, bias)[:rows, :outputs]
-        return y
+        spare = -rows % self.row_tile
+        tiles = (functional.pad(x, (0, 0, 0, spare)) if spare else x).reshape(-1, self.row_tile, inputs)
+        if x.is_cpu and x.dtype == torch.float32:
+            # Tile by tile as well, but without waking threads for each. In bfloat16 it would be slower.
+            y = torch.bmm(tiles, weight.T.expand(len(tiles), -1, -1))
+            if bias is not None:
+                y += bias
+        else:
+            y = x.new_empty(len(tiles), self.row_tile, len(weight))
+            for tile, into in zip(tiles, y, strict=True):
+                into.copy_(functional.linear(tile, weight, bias))
+        return y.flatten(0, 1)[:rows, :outputs]
 
     def silu_(self, x: Tensor) -> Tensor:
         """x sigmoid(x) of x [T, f], in place."""
-        if self.row_tile is None:
+        if not self.exact:
             return functional.silu(x, inplace=True)
         # torch's silu rounds the elements of a vector and those left over at the end differently; its exp does not.
-        for rows in torch.split(x, self.row_tile):
+        for rows in torch.split(x, WIDE_ROWS):
             wide = rows.float()
-            rows.copy_(wide / (1 + torch.exp(-wide)))
+            rows.copy_(wide / wide.neg().exp_().add_(1))
         return x
 
 
 #: 32 rows reach two thirds of a CPU's speed at large products, and waste little of it at a decode step's few rows.
-EXACT: Final = Numerics("exact", torch.float64, row_tile=32, query_tile=16, kv_block=64)
+EXACT: Final = Numerics("exact", torch.float64, row_tile=32)
 FAST: Final = Numerics("fast", torch.float32)
 
 
@@ -70,9 +77,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last dimension (arXiv 1910.07467), the mean in float32."""
     y = torch.empty_like(x)
     for rows, into in zip(torch.split(x, NORM_ROWS), torch.split(y, NORM_ROWS), strict=True):
-        wide = rows.float()
-        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
-        torch.mul(weight, wide.to(x.dtype), out=into)
+        torch.mul(weight, functional.rms_norm(rows, rows.shape[-1:], eps=eps), out=into)
     return y
 
 
