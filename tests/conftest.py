@@ -11,6 +11,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# Tests run side by side, and their models are tiny: threads of one test would only hold up those of the others.
+# Before torch is imported, and for the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).parent.parent
 
 settings.register_profile("specsim", deadline=None, derandomize=True)  # no timing, the same examples every time

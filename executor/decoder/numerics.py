@@ -40,22 +40,18 @@ class Numerics:
         """x [T, in] times weight [out, in] transposed, plus bias [out]: [T, out]."""
         if self.row_tile is None:
             return functional.linear(x, weight, bias)
-        (rows, inputs), outputs = x.shape, weight.shape[0]
+        outputs = weight.shape[0]
         if outputs < MIN_OUTPUTS:
             weight = functional.pad(weight, (0, 0, 0, MIN_OUTPUTS - outputs))
             bias = functional.pad(bias, (0, MIN_OUTPUTS - outputs)) if bias is not None else None
-        spare = -rows % self.row_tile
-        tiles = (functional.pad(x, (0, 0, 0, spare)) if spare else x).reshape(-1, self.row_tile, inputs)
-        if x.is_cpu and x.dtype == torch.float32:
-            # Tile by tile as well, but without waking threads for each. In bfloat16 it would be slower.
-            y = torch.bmm(tiles, weight.T.expand(len(tiles), -1, -1))
-            if bias is not None:
-                y += bias
-        else:
-            y = x.new_empty(len(tiles), self.row_tile, len(weight))
-            for tile, into in zip(tiles, y, strict=True):
-                into.copy_(functional.linear(tile, weight, bias))
-        return y.flatten(0, 1)[:rows, :outputs]
+        y = x.new_empty(x.shape[0], outputs)
+        # One by one: a product of all tiles splits the sums of each among threads by how many tiles there are.
+        for tile, into in zip(torch.split(x, self.row_tile), torch.split(y, self.row_tile), strict=True):
+            rows = tile.shape[0]
+            if rows < self.row_tile:
+                tile = functional.pad(tile, (0, 0, 0, self.row_tile - rows))
+            into.copy_(functional.linear(tile, weight, bias)[:rows, :outputs])
+        return y
 
     def silu_(self, x: Tensor) -> Tensor:
         """x sigmoid(x) of x [T, f], in place."""

@@ -42,6 +42,29 @@ def test_a_batch_and_its_order_change_nothing(family: str, dtype: str) -> None:
         assert all(torch.equal(logits, alone[i]) for i, logits in zip(order, together, strict=True))
 
 
+def verified(model: ResidentModel, alone: bool = False) -> list[Tensor]:
+    """The logits of a verify pass over sequences whose contexts and numbers of new tokens differ."""
+    shapes = [(3, 1), (63, 4), (100, 2), (130, 4), (61, 3), (0, 2), (250, 1), (200, 40)]
+    feeds = [(poisoned(model), tokens(context + new, seed=context)) for context, new in shapes]
+    for (cache, text), (context, _) in zip(feeds, shapes, strict=True):
+        if context:
+            feed(model, (cache, text[:context]))
+    rest = [(cache, text[cache.length :]) for cache, text in feeds]
+    return [feed(model, one)[0] for one in rest] if alone else list(feed(model, *rest))
+
+
+@every_kind
+def test_sequences_that_attend_together_see_only_their_own(
+    family: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load(family, "exact", dtype)
+    alone = verified(model, alone=True)
+    assert all(map(torch.equal, verified(model), alone))
+    monkeypatch.setattr(attention, "MAX_PIECE", 200)
+    monkeypatch.setattr(attention, "MAX_GATHERED", 2 * 3 * 64 * 16)  # two sequences of three blocks
+    assert all(map(torch.equal, verified(model), alone))
+
+
 @every_kind
 def test_a_cache_that_was_rolled_back_is_as_new(family: str, dtype: str) -> None:
     model, text = load(family, "exact", dtype), tokens(130)
@@ -122,6 +145,7 @@ def test_how_large_the_chunks_are_changes_nothing(family: str, monkeypatch: pyte
     monkeypatch.setattr(feedforward, "COMBINE_ROWS", 5)
     monkeypatch.setattr(blocks, "LOGITS_ROWS", 11)
     monkeypatch.setattr(numerics, "NORM_ROWS", 9)
+    monkeypatch.setattr(numerics, "WIDE_ROWS", 7)
     assert torch.equal(stepwise(model, text, 140)[0], whole)
 
 
@@ -131,6 +155,18 @@ def test_fast_cuts_long_prompts_into_chunks_of_queries(family: str, monkeypatch:
     whole, _ = stepwise(model, text, 140)
     monkeypatch.setattr(attention, "MAX_SCORES", 2 * 140 * 3)  # 3 positions of 2 query heads per KV head
     torch.testing.assert_close(stepwise(model, text, 140)[0], whole, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral-window"])
+def test_fast_gathers_short_sequences_and_lets_long_ones_attend_alone(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load(family, "fast")
+    together, exact = verified(model), verified(load(family, "exact"))
+    monkeypatch.setattr(attention, "FAST_GATHERED", 0)
+    for some in (together, verified(model)):
+        for logits, expected in zip(some, exact, strict=True):
+            torch.testing.assert_close(logits, expected, rtol=0, atol=1e-4)
 
 
 def test_of_experts_that_are_equally_likely_the_first_are_taken() -> None:

@@ -42,6 +42,17 @@ def test_exact_products_of_a_row_depend_on_that_row_only(dtype: torch.dtype, inp
     torch.testing.assert_close(together, functional.linear(x, w, b), rtol=2e-2, atol=2e-4 * inputs)
 
 
+@pytest.mark.parametrize(("inputs", "outputs"), [(2048, 17), (5000, 100)])
+def test_exact_products_are_the_same_where_threads_share_a_sum(inputs: int, outputs: int) -> None:
+    x, w, threads = noise(70, inputs), noise(outputs, inputs, seed=1), torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        together = EXACT.linear(x, w)
+        assert all(torch.equal(EXACT.linear(x[-count:], w), together[-count:]) for count in (1, 32, 33, 64))
+    finally:
+        torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_exact_silu_does_not_depend_on_where_a_row_lies(dtype: torch.dtype) -> None:
     x = (8 * noise(70, 37)).to(dtype)
