@@ -2,7 +2,7 @@
 
     python -m benchmarks.link [--json]
 
-A generated target of 212 MB in bf16 (8 layers, 8 experts) decodes 64 sequences without speculation on an emulated GPU
+A generated target of 212 MB in bf16 (8 layers, 8 experts) decodes 256 sequences without speculation on an emulated GPU
 of one thread. Everything is pinned and crosses the emulated link through a ring of three slots; the link's rate is such
 that the transfer takes from a third to three times as long as the computation, which is the median round of the same
 plan with everything in VRAM. Runs alternate; for each rate the median round is printed over the larger of its bytes
@@ -37,7 +37,7 @@ from specsim.decision import LayerPlacement
 from specsim.timeline.rounds import round_ends
 from specsim.units import MiB, show
 
-SEQUENCES, PROMPT, ROUNDS, REPETITIONS = 64, 16, 8, 3
+SEQUENCES, PROMPT, ROUNDS, REPETITIONS = 256, 16, 6, 3
 #: how long the transfer takes, in computations
 SLOWNESS = (0.33, 0.67, 1.5, 3.0)
 GOAL = 1.05

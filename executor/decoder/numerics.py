@@ -45,12 +45,13 @@ class Numerics:
             weight = functional.pad(weight, (0, 0, 0, MIN_OUTPUTS - outputs))
             bias = functional.pad(bias, (0, MIN_OUTPUTS - outputs)) if bias is not None else None
         y = x.new_empty(x.shape[0], outputs)
-        # One by one: a product of all tiles splits the sums of each among threads by how many tiles there are.
-        for tile, into in zip(torch.split(x, self.row_tile), torch.split(y, self.row_tile), strict=True):
+        # One by one: a product of all tiles shares the sums of each among threads by how many tiles there are.
+        for first in range(0, x.shape[0], self.row_tile):
+            tile = x[first : first + self.row_tile]
             rows = tile.shape[0]
             if rows < self.row_tile:
                 tile = functional.pad(tile, (0, 0, 0, self.row_tile - rows))
-            into.copy_(functional.linear(tile, weight, bias)[:rows, :outputs])
+            y[first : first + rows] = functional.linear(tile, weight, bias)[:rows, :outputs]
         return y
 
     def silu_(self, x: Tensor) -> Tensor:

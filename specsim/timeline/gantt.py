@@ -60,6 +60,7 @@ _INK, _QUIET, _LANE, _GRID = "#1a1a1a", "#666666", "#f1f1f1", "#d8d8d8"
 _WIDTH, _DPI = 12.0, 400 / 3  # inches, dots per inch: 1600 dots across
 _LEFT, _RIGHT = 1.15, 0.75  # inches beside the rows
 _TOP, _BOTTOM = 0.95, 1.0  # inches above and below
+_NAME = 0.2  # inches for the name of the first of several timelines
 _ROW = 0.425  # inches; six rows make 600 dots
 _BAR = 0.74  # height of a bar where a row is 1
 _PLOT = _WIDTH - _LEFT - _RIGHT  # inches that the makespan takes
@@ -76,12 +77,12 @@ def gantt(timeline: Timeline, *, title: str, subtitle: str = "") -> Figure:
 def panels(timelines: Mapping[str, Timeline], *, title: str, subtitle: str = "") -> Figure:
     """Timelines by name, one below the other on the same scale and in the same colours, each from its own start."""
     counts = [max(len(streams(timeline)), 2) for timeline in timelines.values()]
-    height = _TOP + sum(_ROW * count + _BOTTOM for count in counts)
+    top = _TOP + (_NAME if len(timelines) > 1 else 0.0)
+    height = top + sum(_ROW * count + _BOTTOM for count in counts)
     figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, facecolor="white")
     longest = max(timeline.makespan for timeline in timelines.values())
     every = [span for timeline in timelines.values() for span in timeline.spans if span.seconds > 0]
     colours = _colours(every)
-    top = _TOP
     for (name, timeline), count in zip(timelines.items(), counts, strict=True):
         low = height - top - _ROW * count
         axes = figure.add_axes((_LEFT / _WIDTH, low / height, _PLOT / _WIDTH, _ROW * count / height))
