@@ -37,7 +37,7 @@ from specsim.decision import LayerPlacement
 from specsim.timeline.rounds import round_ends
 from specsim.units import MiB, show
 
-SEQUENCES, PROMPT, ROUNDS, REPETITIONS = 256, 16, 6, 3
+SEQUENCES, PROMPT, ROUNDS, REPETITIONS = 256, 16, 6, 5
 #: how long the transfer takes, in computations
 SLOWNESS = (0.33, 0.67, 1.5, 3.0)
 GOAL = 1.05
