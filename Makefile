@@ -41,10 +41,12 @@ demo: $(STAMP) ## plan Mixtral 8x7B on an RTX 4090; then measure this machine, p
 	@echo; echo "Pictures: out/timeline.png (predicted), out/demo.png (predicted above measured)"
 	@echo "Traces for https://ui.perfetto.dev: out/trace.json, out/demo/trace.json"
 
-bench: $(STAMP) ## measure the engine beside SimPy, the commands, and the simulation of a job
+bench: $(STAMP) ## measure the simulator beside SimPy, the commands, the executor's engine and an emulated link
 	$(PY) -m benchmarks.engine
 	$(PY) -m benchmarks.commands
 	$(PY) -m benchmarks.job
+	$(PY) -m benchmarks.overhead
+	$(PY) -m benchmarks.link
 
 clean: ## remove everything that make made, .venv too
 	rm -rf $(VENV) out dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
