@@ -105,12 +105,6 @@ class Homes:
             self._views[key] = views(*self._buffers[key], key)
         return self._views[key]
 
-    def experts_of(self, layer: int, part: int) -> range:
-        """The experts of a part of a mixture."""
-        experts = self.checkpoint.architecture.model.layer_ffn(layer).experts
-        share = -(-experts // self.parts[layer])
-        return range(part * share, min(experts, (part + 1) * share))
-
     def _copy_routers(self) -> None:
         placements = [self.decision.layers, *(tail.layers for tail in self.decision.tails)]
         for layer, places in enumerate(zip(*placements, strict=True)):

@@ -30,7 +30,7 @@ def fetch(c: Context, name: TaskName, task: Task) -> int | None:
 
 
 def _experts(c: Context, name: TaskName, key: Key) -> list[int] | None:
-    """The experts of a part that the router has chosen; None for a whole unit."""
+    """The experts that the router has chosen, of which a part brings its own; None for a whole unit."""
     layer, part = key
     policy = c.homes.decision.policy
     if part is None or policy.expert_fetch == "all" or name.phase == "prefill":
@@ -42,4 +42,4 @@ def _experts(c: Context, name: TaskName, key: Key) -> list[int] | None:
         routed = c.passes[visit(name, batch)].routed
         if routed is not None and routed.routing is not None:
             chosen.update(routed.routing.experts.flatten().tolist())
-    return [expert for expert in c.homes.experts_of(layer, part) if expert in chosen]
+    return sorted(chosen)
