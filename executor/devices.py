@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from executor.lanes import CudaClock, CudaLane, HostLane, Lane
+from specsim.cost.timing import resource
 from specsim.errors import InputError
 from specsim.hardware import Machine
 
@@ -45,8 +47,14 @@ def devices_for(machine: Machine, *, emulate_gpu: bool) -> Devices:
 
 
 def lanes_for(devices: Devices) -> Callable[[str], Lane]:
-    """What the engine asks for each stream: streams of the GPU and of its link are CUDA streams."""
+    """What the engine asks for each stream: streams of the GPU and of its link are CUDA streams, the others threads.
+    Threads that compute on one processor take turns."""
+    turns = {"cpu": threading.Lock(), "gpu": threading.Lock()}
+
+    def host(stream: str) -> HostLane:
+        return HostLane(stream, turns.get(resource(stream)))
+
     if not devices.cuda:
-        return HostLane
+        return host
     clock = CudaClock(devices.gpu)
-    return lambda stream: HostLane(stream) if stream.startswith(("cpu", "disk")) else CudaLane(clock)
+    return lambda stream: host(stream) if resource(stream) in ("cpu", "disk") else CudaLane(clock)

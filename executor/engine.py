@@ -240,11 +240,13 @@ class _Stream:
                 run, marks = found
                 self._pause(rng)
                 lane.begin(marks)
-                run.started = time.perf_counter()
-                moved = run.action()
-                run.ended = time.perf_counter() if moved is not None else run.started
-                run.bytes = moved or 0
-                run.mark = lane.end()
+                try:
+                    run.started = time.perf_counter()
+                    moved = run.action()
+                    run.ended = time.perf_counter() if moved is not None else run.started
+                    run.bytes = moved or 0
+                finally:
+                    run.mark = lane.end()
                 self._pause(rng)
                 engine.ended(self, run)
         except _StoppedError:

@@ -6,6 +6,7 @@ CUDA streams wait for it on the device, host threads wait for it themselves. Not
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from typing import Protocol
@@ -28,20 +29,25 @@ class Lane(Protocol):
         """Called before a task: what comes next waits for `marks`."""
 
     def end(self) -> Mark | None:
-        """Called after it."""
+        """Called after it, also when it failed."""
 
 
 class HostLane:
-    """The thread itself computes or copies."""
+    """The thread itself computes or copies. Streams that share a processor share its `turn`: two products at once, each
+    on all cores, get in each other's way at every barrier, and both take longer than one after the other."""
 
-    def __init__(self, stream: str) -> None:
-        self.stream = stream
+    def __init__(self, stream: str, turn: threading.Lock | None = None) -> None:
+        self.stream, self.turn = stream, turn
 
     def begin(self, marks: Sequence[Mark]) -> None:
         for mark in marks:
             mark.synchronize()
+        if self.turn is not None:
+            self.turn.acquire()
 
     def end(self) -> Mark | None:
+        if self.turn is not None:
+            self.turn.release()
         return None
 
 

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from executor.devices import Devices, lanes_for
 from executor.engine import Chaos, Engine
 from executor.lanes import HostLane
 from specsim.schedule.graph import Task
@@ -85,6 +86,41 @@ def test_a_thread_that_cannot_start_is_an_error_too() -> None:
         engine.submit([task("a", "gpu")], [lambda: 0])
         with pytest.raises(RuntimeError, match="no lane for gpu"):
             engine.drain()
+
+
+def test_streams_that_share_a_processor_take_turns() -> None:
+    computing, most = 0, 0
+    lock = threading.Lock()
+
+    def compute() -> int:
+        nonlocal computing, most
+        with lock:
+            computing += 1
+            most = max(most, computing)
+        threading.Event().wait(0.002)  # long enough for the other stream to come in between, if it could
+        with lock:
+            computing -= 1
+        return 0
+
+    with Engine(lanes_for(Devices("cpu"))) as engine:
+        tasks = [task(f"{stream} {i}", stream) for i in range(10) for stream in ("cpu", "cpu.draft")]
+        engine.submit(tasks, [compute] * len(tasks))
+        engine.drain()
+    assert most == 1
+
+
+def test_who_fails_leaves_its_turn_to_the_others() -> None:
+    failed = threading.Event()
+
+    def fail() -> int:
+        failed.set()
+        raise ValueError("no")
+
+    with Engine(lanes_for(Devices("cpu"))) as engine:
+        engine.submit([task("first", "cpu"), task("second", "cpu.draft")], [fail, lambda: failed.wait(10) and 0])
+        with pytest.raises(ValueError, match="no"):
+            engine.drain()
+    assert not [t for t in threading.enumerate() if t.name.startswith("specsim")]
 
 
 def test_an_interrupt_of_the_owner_ends_the_threads() -> None:
