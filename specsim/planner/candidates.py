@@ -30,9 +30,12 @@ KV_PIECE: Final = 512 * MiB
 PREFILL_TOKENS: Final = 16384
 #: share of the fast memory that the activations of a prefill sweep may take
 SWEEP_SHARE: Final = 0.25
-#: share of the fast memory that one part of an FFN may take: a ring of three of them, the usual one, then takes less
-#: than a fifth, and most of the memory is left for weights that stay and for caches
-PART_SHARE: Final = 1 / 16
+#: the most that a prefill sweep is cut further. Sweeps that compute for longer than weights stream cost nothing, and what
+#: smaller activations leave free holds weights in every round; where that is, the search finds out
+MOST_CUTS: Final = 16
+#: share of the fast memory that one part of an FFN may take: a ring of three of them takes less than a twentieth, and
+#: the memory is left for weights that stay, which no pass has to wait for
+PART_SHARE: Final = 1 / 64
 #: copies of smaller parts would cost more in latency than in bandwidth
 LEAST_PART_BYTES: Final = 64 * KiB
 #: routed fetching is looked at where it would spare at least this share of the experts
@@ -41,10 +44,12 @@ ROUTED_SPARES: Final = 0.03
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A policy whose draft and placement are still open."""
+    """A policy whose draft and placement are still open. `cuts` says into how many each of the largest prefill sweeps
+    that the memory allows is cut."""
 
     strategy: StrategyName
     policy: Policy
+    cuts: int = 1
 
     @property
     def label(self) -> str:
@@ -120,12 +125,19 @@ def least_demanding(case: Case, fixed: Fixed) -> Iterator[Candidate]:
 
 
 def make(
-    case: Case, strategy: StrategyName, gamma: int, batch: int, ring_slots: int, fetch: str, fixed: Fixed
+    case: Case,
+    strategy: StrategyName,
+    gamma: int,
+    batch: int,
+    ring_slots: int,
+    fetch: str,
+    fixed: Fixed,
+    cuts: int = 1,
 ) -> Candidate:
     """The candidate with these numbers; the others follow from them."""
     batches, workload = BATCHES[strategy], case.workload
     in_flight = batch * batches
-    prefill_batch = min(fixed.prefill_batch or _prefill_batch(case, in_flight), in_flight)
+    prefill_batch = min(fixed.prefill_batch or math.ceil(_prefill_batch(case, in_flight) / cuts), in_flight)
     prompts = float(prompt_lengths(workload)[:prefill_batch].sum())
     refill = workload.requests > in_flight if fixed.refill is None else fixed.refill
     micro = math.ceil(batch * (gamma + 1) / CHUNK_TOKENS)
@@ -144,7 +156,7 @@ def make(
         expert_fetch=fetch,  # type: ignore[arg-type]
         refill=refill,
     )
-    return Candidate(strategy, policy)
+    return Candidate(strategy, policy, cuts)
 
 
 def _fetches(case: Case, sequences: int, gamma: int, fixed: Fixed) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from typing import Final
 
 from specsim.case import Case
 from specsim.decision import Decision
-from specsim.planner.candidates import GAMMAS, RING_SLOTS, Candidate, Fixed, candidates, least_demanding, make
+from specsim.planner.candidates import GAMMAS, MOST_CUTS, RING_SLOTS, Candidate, Fixed, candidates, least_demanding, make
 from specsim.planner.evaluate import Evaluator
 from specsim.planner.grid import Grid
 from specsim.planner.problem import Placed
@@ -190,17 +190,27 @@ class Search:
                 return
 
     def _neighbours(self, c: Candidate) -> Iterator[Candidate]:
+        """One finer step along one axis: ring, gamma, batch, prefill sweeps."""
         policy, fixed = c.policy, self.fixed
-        fetch = policy.expert_fetch
+
+        def near(
+            gamma: int = policy.gamma, batch: int = policy.batch, slots: int = policy.ring_slots, cuts: int = c.cuts
+        ) -> Candidate:
+            return make(self.case, c.strategy, gamma, batch, slots, policy.expert_fetch, fixed, cuts)
+
+        if fixed.prefill_batch is None:
+            for cuts in (2 * c.cuts, c.cuts // 2):
+                if 1 <= cuts <= MOST_CUTS and near(cuts=cuts).policy != policy:
+                    yield near(cuts=cuts)
         if fixed.ring_slots is None and policy.ring_slots:
             for slots in (0, *RING_SLOTS):
                 if slots != policy.ring_slots:
-                    yield make(self.case, c.strategy, policy.gamma, policy.batch, slots, fetch, fixed)
+                    yield near(slots=slots)
         if fixed.gamma is None and policy.gamma:
             below = [gamma for gamma in GAMMAS if gamma < policy.gamma][-1:]
             above = [gamma for gamma in GAMMAS if gamma > policy.gamma][:1]
             for gamma in below + above:
-                yield make(self.case, c.strategy, gamma, policy.batch, policy.ring_slots, fetch, fixed)
+                yield near(gamma=gamma)
         if fixed.batch is None:
             most = -(-self.case.workload.requests // policy.batches)
             sizes = {round(policy.batch * f) for f in (0.8, 0.9, 1.1, 1.25)}
@@ -208,7 +218,7 @@ class Search:
                 sizes |= {policy.batch - 1, policy.batch + 1, 2 * policy.batch}
             for size in sorted(sizes - {policy.batch}):
                 if 1 <= size <= most:
-                    yield make(self.case, c.strategy, policy.gamma, size, policy.ring_slots, fetch, fixed)
+                    yield near(batch=size)
 
     def _place(self, candidate: Candidate) -> Placed | None:
         if candidate not in self._placed:

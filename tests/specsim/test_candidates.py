@@ -39,17 +39,17 @@ def test_an_acceptance_alone_is_drafting_from_the_text() -> None:
 @pytest.mark.parametrize(
     ("machine", "size"),
     [
-        (stories.machine(vram=23.0 * GiB, ram=1.0 * GiB), 512 * MiB),
-        (stories.machine(vram=8.0 * GiB), 512 * MiB),
-        (stories.machine(vram=8.0 * GiB - 1), 256 * MiB),
-        (stories.machine(vram=1.0 * GiB), 64 * MiB),
-        (stories.machine(bare=True, ram=3.0 * GiB), 128 * MiB),
-        (stories.machine(bare=True, ram=4.0 * MiB), 256 * KiB),
+        (stories.machine(vram=80.0 * GiB, ram=1.0 * GiB), 512 * MiB),
+        (stories.machine(vram=23.0 * GiB, ram=1.0 * GiB), 256 * MiB),
+        (stories.machine(vram=8.0 * GiB), 128 * MiB),
+        (stories.machine(vram=8.0 * GiB - 1), 64 * MiB),
+        (stories.machine(bare=True, ram=3.0 * GiB), 32 * MiB),
+        (stories.machine(bare=True, ram=16.0 * MiB), 256 * KiB),
         (stories.machine(vram=1.0), 64 * KiB),
     ],
 )
 def test_parts_fit_the_fast_memory(machine: Machine, size: int) -> None:
-    """A power of two, at most a sixteenth of the budget."""
+    """A power of two, at most a sixty-fourth of the budget."""
     case = stories.case(machine)
     assert part_bytes(case) == size
     assert {c.policy.part_bytes for c in candidates(case, Fixed())} == {size}
@@ -115,6 +115,13 @@ def test_a_small_memory_prefills_fewer_at_once() -> None:
     # 800 tokens take 3 * 8 B of hidden states, 18 * 2 B of heads and 32 * 2 B of FFN each: 0.1 MB; 1600 twice that.
     assert make(case, "serial", 0, 16, 3, "all", Fixed()).policy.prefill_batch == 16
     assert make(case.on(stories.machine(vram=5e5)), "serial", 0, 16, 3, "all", Fixed()).policy.prefill_batch == 8
+
+
+def test_a_prefill_sweep_can_be_cut_further() -> None:
+    case = stories.case(stories.machine(vram=5e5), work=stories.workload(100, 5, 16))
+    sweeps = [make(case, "serial", 0, 16, 3, "all", Fixed(), cuts).policy.prefill_batch for cuts in (1, 2, 3, 16)]
+    assert sweeps == [8, 4, 3, 1]
+    assert make(case, "serial", 0, 16, 3, "all", Fixed(prefill_batch=7), 2).policy.prefill_batch == 7
 
 
 def test_experts_are_fetched_on_demand_only_where_a_pass_leaves_some_alone() -> None:

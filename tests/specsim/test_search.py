@@ -77,3 +77,16 @@ def test_progress_is_told() -> None:
     assert said[0] == "bounding 1 policies"
     assert "placing serial, no speculation, 1 x 16" in said
     assert "simulating serial, no speculation, 1 x 16" in said
+
+
+def test_prefill_sweeps_are_cut_where_that_leaves_room_for_weights() -> None:
+    """16 prompts of 200 tokens fit at once, but what their activations take could hold weights in all of 16 rounds; and
+    a quarter of them computes for longer than the weights take to stream."""
+    case = streaming(draft=False)
+    cpu = worlds.processor(1e12, 5e10, worlds.RISING, 5e-6)
+    bare = stories.machine(bare=True, cpu=cpu, disk=5e9, ram=1.5 * GiB)
+    case = Case(bare, case.target, replace(WORK, prompt_tokens_min=200, prompt_tokens_mean=200, prompt_tokens_max=200))
+    best = Search(case).run().found[0]
+    whole = Search(case, Fixed(prefill_batch=16)).run().found[0]
+    assert best.decision.policy.prefill_batch < 16
+    assert best.tokens_per_second > 1.01 * whole.tokens_per_second
