@@ -6,6 +6,7 @@ In exact stories everything is in VRAM and every kernel takes 4 s: a pass over t
 
 from __future__ import annotations
 
+import statistics
 from itertools import pairwise
 from math import ceil
 from typing import Any
@@ -71,7 +72,7 @@ def test_gains_rise_to_the_end_and_stop_there() -> None:
 
 
 def test_a_request_has_its_own_luck_whoever_is_beside_it() -> None:
-    few, many = gains(stories.acceptance(0.6), 4, 10, 30), gains(stories.acceptance(0.6), 4, 200, 30)
+    few, many = (gains(stories.acceptance(0.6), 4, requests, 30, seed=7) for requests in (10, 200))
     rounds = min(few.shape[1], many.shape[1])
     assert (few[:, :rounds] == many[:10, :rounds]).all()
 
@@ -94,6 +95,16 @@ def test_a_better_draft_never_needs_more_rounds(gamma: int) -> None:
 def test_one_token_is_the_prefills() -> None:
     assert gains(stories.acceptance(), 3, 4, 0).shape == (4, 0)
     assert rounds_needed(stories.acceptance(), 3, 4, 0).tolist() == [0] * 4
+
+
+@pytest.mark.parametrize("requests", [4, 16, 64, 512])
+@pytest.mark.parametrize(("rate", "gamma"), [(0.5, 2), (0.7, 4), (0.7, 8), (0.85, 6)])
+def test_the_luck_of_a_plan_is_typical(requests: int, rate: float, gamma: int) -> None:
+    """Its slowest request needs about as many rounds as the slowest of other draws do on average."""
+    others = [gains(stories.acceptance(rate), gamma, requests, 31, seed).shape[1] for seed in range(100)]
+    mean, spread = statistics.mean(others), statistics.stdev(others)
+    slowest = int(rounds_needed(stories.acceptance(rate), gamma, requests, 31).max())
+    assert abs(slowest - mean) < max(1.5, spread)
 
 
 # static batches
