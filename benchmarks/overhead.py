@@ -1,10 +1,10 @@
 """What the engine adds to a task: lowering it, handing it to its stream, waiting for others, noting when it ran.
 
-    python -m benchmarks.overhead [--json]
+    python -m benchmarks.overhead [--plan FILE] [--json]
 
-The schedule of Mixtral 8x7B's plan for an RTX 4090 (every stream is in use) is lowered for 40 rounds, and run with
-actions that do nothing. Printed are the microseconds per task of lowering and of running, medians of five, and the
-share of the plan's slot that running would take if nothing of it were hidden.
+The schedule of a plan, by default Mixtral 8x7B's for an RTX 4090 (every stream is in use), is lowered for 40 rounds,
+and run with actions that do nothing. Printed are the microseconds per task of lowering and of running, medians of
+five, and the share of the plan's slot that running would take if nothing of it were hidden.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import json
 import platform
 import statistics
 import time
+from pathlib import Path
 from typing import Any
 
 import specsim
 from executor.engine import Engine
 from specsim.answer import Plan
+from specsim.planfile import read_plan
 from specsim.schedule.graph import Task, parse
 from specsim.schedule.lower import append_round, builder
 from specsim.schedule.round import RoundShape, RoundState
@@ -28,11 +30,10 @@ ROUNDS, REPETITIONS = 40, 5
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.overhead", description="Overhead of the engine.")
+    parser.add_argument("--plan", type=Path, help="a plan file")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
-    plan = specsim.plan(
-        gpu="rtx4090", target="mixtral-8x7b", draft="mistral-7b", workload="humaneval", fix={"gamma": 4}
-    )
+    plan = read_plan(options.plan) if options.plan else _default()
     lowering, running = [], []
     for _ in range(REPETITIONS):
         began = time.perf_counter()
@@ -61,6 +62,12 @@ def main() -> None:
     lowered, ran = result["lowering_us"], result["running_us"]
     print(f"lowering {lowered:.1f} us a task, while another round runs; running {ran:.1f} us")
     print(f"that is {result['share_of_slot']:.2%} of the plan's slot of {result['slot_s']:.2f} s")
+
+
+def _default() -> Plan:
+    return specsim.plan(
+        gpu="rtx4090", target="mixtral-8x7b", draft="mistral-7b", workload="humaneval", fix={"gamma": 4}
+    )
 
 
 def _lower(plan: Plan) -> list[Task]:
