@@ -48,12 +48,18 @@ class Homes:
         self._direct: dict[Key, Layout] = {}
 
     def load(self, ledger: Ledger) -> None:
-        """Bring every unit home, each entered in the ledger before it is allocated."""
-        for key, place in self.places():
-            if place.weights != "disk":
-                layout = packed(self.unit(key))
-                ledger.take(MEMORY_OF[place.weights], "weights", layout.nbytes)
-                self._buffers[key] = layout, resident(layout, place.weights, self.devices, self.reader)
+        """Bring every unit home, each entered in the ledger before it is allocated. Those that stay in ordinary RAM lie
+        one after another in one buffer, so that what is entered is what they take."""
+        homes = {key: place.weights for key, place in self.places() if place.weights != "disk"}
+        layouts = {key: packed(self.unit(key)) for key in homes}
+        for key, layout in layouts.items():
+            ledger.take(MEMORY_OF[homes[key]], "weights", layout.nbytes)
+        together = [key for key, home in homes.items() if not _apart(home, self.devices)]
+        sizes = [layouts[key].nbytes for key in together]
+        rooms = dict(zip(together, torch.split(aligned_buffer(sum(sizes)), sizes), strict=True))
+        for key, layout in layouts.items():
+            buffer = resident(layout, homes[key], self.devices, self.reader, rooms.get(key))
+            self._buffers[key] = layout, buffer
         if self.devices.main == "gpu":
             self._copy_routers()
 
@@ -117,13 +123,19 @@ class Homes:
                 self.routers[layer] = Router(norm, router)
 
 
-def resident(layout: Layout, home: str, devices: Devices, reader: Reader) -> Tensor:
-    """A buffer in `home` ("vram", "pinned", "pageable" or "ram") that holds the pieces of a packed layout."""
-    buffer = aligned_buffer(layout.nbytes)
+def resident(layout: Layout, home: str, devices: Devices, reader: Reader, room: Tensor | None = None) -> Tensor:
+    """A buffer in `home` ("vram", "pinned", "pageable" or "ram") that holds the pieces of a packed layout: in ordinary
+    RAM it is `room`, where that is given."""
+    buffer = aligned_buffer(layout.nbytes) if room is None else room
     reader.read_pieces(layout, buffer)
-    if devices.cuda and home in ("pinned", "vram"):
+    if _apart(home, devices):
         return buffer.pin_memory() if home == "pinned" else buffer.to(devices.gpu)
     return buffer
+
+
+def _apart(home: str, devices: Devices) -> bool:
+    """Whether CUDA allocates it."""
+    return devices.cuda and home in ("pinned", "vram")
 
 
 def new_buffer(byte_count: int, memory: str, devices: Devices) -> Tensor:

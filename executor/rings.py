@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
+import torch
 from torch import Tensor
 
-from executor.checkpoint.layout import Layout, packed
+from executor.checkpoint.layout import BLOCK, Layout, packed
 from executor.homes import Homes, Key, Weights, new_buffer, views
 from executor.links import Link
 from executor.memory import Ledger
@@ -39,11 +40,12 @@ class Rings:
         memories = {"ring": fast}
         if fast == "vram" and any(place.weights == "disk" for _, place in homes.places()):
             memories["disk_ring"] = "ram"
-        largest = max(homes.streamed_bytes(key) for key in streamed)
+        slots = homes.decision.policy.ring_slots
+        largest = -(-max(homes.streamed_bytes(key) for key in streamed) // BLOCK) * BLOCK
         for ring, memory in memories.items():
-            for i in range(homes.decision.policy.ring_slots):
-                ledger.take(memory, "ring", largest)
-                self._slots[ring, i] = new_buffer(largest, memory, homes.devices)
+            ledger.take(memory, "ring", slots * largest)
+            whole = new_buffer(slots * largest, memory, homes.devices)
+            self._slots |= {(ring, i): slot for i, slot in enumerate(torch.split(whole, largest))}
 
     def read(self, slot: Slot, key: Key, experts: Collection[int] | None) -> Layout:
         """Disk to a slot in RAM."""

@@ -62,6 +62,8 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Host:
+    """`process_bytes` is what a process that runs a plan takes of the RAM beside its stores."""
+
     name: str
     title: str
     cores: int
@@ -71,6 +73,7 @@ class Host:
     link: str  # name of the widest link that the mainboard offers
     disk: str
     power_watts: float
+    process_bytes: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,8 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
+    """Reached by `queue_depth` threads, each reading blocks of `block_bytes`."""
+
     name: str
     title: str
     capacity_bytes: float
@@ -99,6 +104,8 @@ class Disk:
     efficiency: float
     latency_s: float
     power_watts: float
+    queue_depth: int
+    block_bytes: int
 
     def rate(self) -> float:
         return self.bytes_per_s * self.efficiency
@@ -118,7 +125,8 @@ class Fact:
 class Machine:
     """A host with at most one GPU. Without one, `cpu` computes, `ram` is the fast memory and weights stream from disk.
 
-    `vram_budget_bytes` and `ram_budget_bytes` are what a plan may use: capacity less what the system keeps.
+    `vram_budget_bytes` and `ram_budget_bytes` are what a plan may use: capacity less what the system keeps, and of RAM
+    less what the process itself takes.
     """
 
     name: str

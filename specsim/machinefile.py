@@ -25,7 +25,7 @@ def sections(machine: Machine, facts: Mapping[str, Fact]) -> dict[str, dict[str,
         written["gpu"] |= {"link": gpu.link, "host": gpu.host}
     values = _processor(host.processor, "dram_bandwidth") | {"ram": host.ram_bytes, "power": host.power_watts}
     values |= {"cores": float(host.cores), "sockets": float(host.sockets)}
-    values["ram_reserve"] = _reserve(facts, "host.ram_reserve")
+    values |= {"ram_reserve": _reserve(facts, "host.ram_reserve"), "process": host.process_bytes}
     written["host"] = section("host", host.name, host.title, values, facts)
     written["host"] |= {"link": host.link, "disk": host.disk}
     if link:
@@ -34,6 +34,7 @@ def sections(machine: Machine, facts: Mapping[str, Fact]) -> dict[str, dict[str,
         written["link"] = section("link", link.name, link.title, values, facts)
     values = {"bandwidth": disk.bytes_per_s, "efficiency": disk.efficiency, "latency": disk.latency_s}
     values |= {"capacity": disk.capacity_bytes, "power": disk.power_watts}
+    values |= {"queue_depth": float(disk.queue_depth), "read_block": float(disk.block_bytes)}
     written["disk"] = section("disk", disk.name, disk.title, values, facts)
     return written
 

@@ -163,6 +163,7 @@ def to_host(p: Profile) -> Host:
         link=str(p.parts["link"]),
         disk=str(p.parts["disk"]),
         power_watts=p.number("power"),
+        process_bytes=p.number("process"),
     )
 
 
@@ -175,8 +176,17 @@ def to_link(p: Profile) -> Link:
 
 
 def to_disk(p: Profile) -> Disk:
-    rates = (p.number(fact) for fact in ("capacity", "bandwidth", "efficiency", "latency", "power"))
-    return Disk(p.name, p.title, *rates)
+    return Disk(
+        name=p.name,
+        title=p.title,
+        capacity_bytes=p.number("capacity"),
+        bytes_per_s=p.number("bandwidth"),
+        efficiency=p.number("efficiency"),
+        latency_s=p.number("latency"),
+        power_watts=p.number("power"),
+        queue_depth=int(p.number("queue_depth")),
+        block_bytes=int(p.number("read_block")),
+    )
 
 
 def to_workload(p: Profile) -> Workload:

@@ -41,6 +41,7 @@ FACTS: Final[dict[str, dict[str, Rule]]] = {
         **_FLOPS,
         "power": Rule("watts"),
         "ram_reserve": Rule("bytes", "6 GiB", "operating system and other programs", zero=True),
+        "process": Rule("bytes", "512 MiB", "interpreter, libraries and threads, beside what they store", zero=True),
         "gemm_efficiency": Rule("curve", 0.50, _GEMM),
         "attention_efficiency": Rule("ratio", 0.25, _ATTENTION),
         "bandwidth_efficiency": Rule("ratio", 0.75, _BANDWIDTH),
@@ -58,6 +59,8 @@ FACTS: Final[dict[str, dict[str, Rule]]] = {
         "power": Rule("watts"),
         "efficiency": Rule("ratio", 0.85, "file system and sustained heat"),
         "latency": Rule("seconds", "100 us", "one random read", zero=True),
+        "queue_depth": Rule("count", 1, "a large read past the page cache fills the disk's queue by itself"),
+        "read_block": Rule("bytes", "64 MiB", "most parts of a model are read by one call"),
     },
     "machine": {
         "host": Rule("name", OPTIONAL),

@@ -10,7 +10,6 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import torch
 from torch import Tensor
@@ -29,11 +28,8 @@ from executor.checkpoint.names import (
 )
 from executor.weights import AttentionWeights, ExpertWeights, HeadWeights
 from specsim.model import DTYPE_BYTES
-
-#: what reads past the page cache must be aligned to, in the file and in memory
-BLOCK: Final = 4096
-#: what pieces of a packed layout are aligned to: a cache line, and more than any GPU's kernels ask for
-_LINE: Final = 64
+from specsim.partition import BLOCK as BLOCK  # which readers of layouts need too
+from specsim.partition import LINE
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +121,11 @@ def embedding_unit(checkpoint: Checkpoint) -> Unit:
 
 
 def packed(unit: Unit) -> Layout:
-    """One piece after another, each at a multiple of 64 bytes."""
+    """One piece after another, each on a cache line."""
     offsets, end = [], 0
     for piece in unit.pieces:
         offsets.append(end)
-        end = _up(end + piece.span.nbytes, _LINE)
+        end = _up(end + piece.span.nbytes, LINE)
     return Layout(unit, tuple(offsets), end)
 
 

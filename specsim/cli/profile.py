@@ -26,7 +26,7 @@ from specsim.units import UNITS, parse, show
     "--disk-path",
     type=click.Path(file_okay=False, exists=True, path_type=Path),
     default=".",
-    help="Where the weights lie, or will: a scratch file is read there. Default: here.",
+    help="Where the weights lie, or will: a checkpoint that is there is read, else a scratch file. Default: here.",
 )
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the machine here (.yaml).")
 @format_option("table", "json")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
+from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from executor.checkpoint.layout import Extent, Layout, Piece, Span, Unit, direct, packed
 from executor.checkpoint.read import Reader, aligned_buffer
+from executor.links import Pacer
 from specsim.errors import InputError
 
 PAGE = 4096
@@ -55,30 +58,117 @@ def test_a_buffer_is_zeroed_and_begins_at_a_page() -> None:
     assert aligned_buffer(0).shape == (0,)
 
 
+def counted(kind: str) -> int:
+    """Bytes of this process's pages, as the kernel counts them."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(f"{kind}:")).split()[1]) * 1024
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="only Linux counts a process's pages")
+def test_a_buffer_takes_its_bytes_in_whole_pages_and_no_more() -> None:
+    """Its tail neither, which in a huge page would take all of that."""
+    before = counted("Anonymous")
+    buffer = aligned_buffer(9 * MIB + 5000).fill_(1)
+    assert buffer.nbytes <= counted("Anonymous") - before < 9 * MIB + MIB // 2  # the rest is the test's own
+
+
+HUGE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+@pytest.mark.skipif(not HUGE.exists() or "[never]" in HUGE.read_text(), reason="this system has no huge pages")
+def test_a_large_buffer_lies_in_huge_pages() -> None:
+    """In some at least: how many there are is for the system to say."""
+    before = counted("AnonHugePages")
+    buffer = aligned_buffer(64 * MIB).fill_(1)
+    assert 0 < counted("AnonHugePages") - before <= buffer.nbytes
+
+
+@pytest.mark.parametrize("queue_depth", [1, 3])
 @pytest.mark.parametrize("way", [None, False])
-def test_bytes_are_the_files_to_its_very_end(way: bool | None, tmp_path: Path) -> None:
-    file = random_file(tmp_path / "a", 17 * MIB + 123)  # three chunks, and an end inside a block
+def test_bytes_are_the_files_to_its_very_end(way: bool | None, queue_depth: int, tmp_path: Path) -> None:
+    file = random_file(tmp_path / "a", 2 * MIB + 123)  # three blocks, the last of which ends inside a page
     content = file.read_bytes()
-    layout = direct(unit_of(file, (5, 77), (5000, 17 * MIB + 123)))
-    reader = Reader(direct=way)
-    assert read(reader, layout) == (17 * MIB + 123, [content[5:77], content[5000:]])
+    layout = direct(unit_of(file, (5, 77), (5000, 2 * MIB + 123)))
+    reader = Reader(direct=way, queue_depth=queue_depth, block_bytes=MIB)
+    assert read(reader, layout) == (2 * MIB + 123, [content[5:77], content[5000:]])
     reader.close()
 
 
-def test_pieces_are_read_to_their_place(tmp_path: Path) -> None:
-    file = random_file(tmp_path / "a", 9 * MIB)
-    content = file.read_bytes()
-    layout = packed(unit_of(file, (5, 77), (3, 9 * MIB)))
+@pytest.mark.parametrize("way", [None, False])
+def test_pieces_are_read_to_their_place_across_the_windows_of_the_scratch(way: bool | None, tmp_path: Path) -> None:
+    files = [random_file(tmp_path / name, 17 * MIB + 5) for name in "ab"]
+    content = files[0].read_bytes()
+    gapped, whole = unit_of(files[0], (5, 77), (9 * MIB, 17 * MIB + 5)), unit_of(files[1], (3, 17 * MIB + 5))
+    layout = packed(Unit((*gapped.pieces, *whole.pieces)))
     buffer = aligned_buffer(layout.nbytes)
-    assert Reader().read_pieces(layout, buffer) == 72 + 9 * MIB - 3
-    assert pieces(layout, buffer) == [content[5:77], content[3:]]
+    reader = Reader(direct=way, queue_depth=2, block_bytes=4 * MIB)
+    assert reader.read_pieces(layout, buffer) == PAGE + 8 * MIB + 5 + 17 * MIB + 5
+    assert pieces(layout, buffer) == [content[5:77], content[9 * MIB :], content[3:]]
+    reader.close()
 
 
-def test_the_hook_hears_of_every_chunk(tmp_path: Path) -> None:
-    chunks: list[int] = []
+def test_the_hook_hears_of_every_read(tmp_path: Path) -> None:
+    reads: list[int] = []
     layout = direct(unit_of(random_file(tmp_path / "a", 17 * MIB), (0, 17 * MIB)))
-    read(Reader(throttle=lambda count, began: chunks.append(count)), layout)
-    assert chunks == [8 * MIB, 8 * MIB, MIB]
+    read(Reader(throttle=lambda count, began: reads.append(count), block_bytes=8 * MIB), layout)
+    assert reads == [8 * MIB, 8 * MIB, MIB]
+
+
+def test_as_many_blocks_are_read_at_once_as_the_queue_is_deep(tmp_path: Path) -> None:
+    """A barrier that three threads must reach, twice over: with fewer the read would not end."""
+    together = threading.Barrier(3, timeout=60)
+
+    def meet(count: int, began: float) -> None:
+        together.wait()
+
+    layout = direct(unit_of(random_file(tmp_path / "a", 6 * PAGE), (0, 6 * PAGE)))
+    reader = Reader(throttle=meet, queue_depth=3, block_bytes=PAGE)
+    assert read(reader, layout)[0] == 6 * PAGE
+    reader.close()
+
+
+def test_a_queue_of_one_is_the_callers_own_thread(tmp_path: Path) -> None:
+    threads: set[threading.Thread] = set()
+    layout = direct(unit_of(random_file(tmp_path / "a", 3 * PAGE), (0, 3 * PAGE)))
+    read(Reader(throttle=lambda count, began: threads.add(threading.current_thread()), block_bytes=PAGE), layout)
+    assert threads == {threading.current_thread()}
+
+
+def test_parallel_reads_are_held_to_the_rate_together(tmp_path: Path) -> None:
+    """Each thread has a clock of its own, which only its sleeping moves; all blocks begin at 0."""
+    clocks: dict[int, float] = defaultdict(float)
+
+    def sleep(seconds: float) -> None:
+        clocks[threading.get_ident()] += seconds
+
+    pacer = Pacer(4.0 * PAGE, clock=lambda: clocks[threading.get_ident()], sleep=sleep)
+    layout = direct(unit_of(random_file(tmp_path / "a", 8 * PAGE), (0, 8 * PAGE)))
+    reader = Reader(throttle=lambda count, began: pacer(count, 0.0), queue_depth=4, block_bytes=PAGE)
+    read(reader, layout)
+    assert max(clocks.values()) == 2.0
+    reader.close()
+
+
+@pytest.mark.parametrize("caller_fails", [True, False])
+def test_an_error_in_any_thread_is_the_callers_and_leaves_no_thread(
+    caller_fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, caller = set(threading.enumerate()), threading.current_thread()
+    really, together = os.preadv, threading.Barrier(2, timeout=60)
+
+    def preadv(descriptor: int, buffers: list[memoryview], offset: int) -> int:
+        together.wait()  # both threads have a block
+        if (threading.current_thread() is caller) is caller_fails:
+            raise OSError(errno.EIO, "Input/output error")
+        return really(descriptor, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    layout = direct(unit_of(random_file(tmp_path / "a", 2 * PAGE), (0, 2 * PAGE)))
+    reader = Reader(queue_depth=2, block_bytes=PAGE)
+    with pytest.raises(InputError, match=r"a: cannot read it at byte (0|4096): Input/output error"):
+        read(reader, layout)
+    reader.close()
+    assert set(threading.enumerate()) <= before
 
 
 def test_threads_share_a_reader(tmp_path: Path) -> None:
@@ -152,7 +242,7 @@ def test_what_went_through_the_page_cache_is_dropped(
     dropped: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "posix_fadvise", lambda _, offset, nbytes, __: dropped.append((offset, nbytes)))
     layout = packed(unit_of(random_file(tmp_path / "a", 3 * PAGE), (PAGE + 5, 2 * PAGE)))
-    Reader(drop_cache=drop).read_pieces(layout, aligned_buffer(layout.nbytes))
+    Reader(direct=False, drop_cache=drop).read_pieces(layout, aligned_buffer(layout.nbytes))
     assert dropped == ([(PAGE, 2 * PAGE)] if drop else [])
 
 
@@ -177,7 +267,7 @@ def test_a_disk_that_fails_is_named_with_the_byte(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(os, "preadv", preadv)
     layout = direct(unit_of(random_file(tmp_path / "a", 10 * MIB), (0, 10 * MIB)))
     with pytest.raises(InputError, match=f"a: cannot read it at byte {8 * MIB}: Input/output error"):
-        read(Reader(), layout)
+        read(Reader(block_bytes=8 * MIB), layout)
 
 
 def test_a_read_that_stops_early_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,8 +77,8 @@ def machine(
 
     A pageable copy reaches half the link's rate.
     """
-    host = Host("host", "host", 4, 1, ram, cpu or processor(), "link", "disk", 100.0)
-    ssd = Disk("disk", "disk", 1e18, disk, 1.0, 0.0, 5.0)
+    host = Host("host", "host", 4, 1, ram, cpu or processor(), "link", "disk", 100.0, 0.0)
+    ssd = Disk("disk", "disk", 1e18, disk, 1.0, 0.0, 5.0, 2, 2**24)
     if bare:
         return Machine("bare", host, ssd, ram_budget_bytes=ram)
     card = Gpu("gpu", "gpu", vram, gpu or processor(), "link", "host", 200.0)

@@ -185,8 +185,8 @@ def test_what_fits_in_fast_memory_is_not_streamed(gpu: bool) -> None:
 def world(*, vram: float = 3e9, ram: float = 64e9) -> Machine:
     cpu = worlds.processor(1e12, 5e10, worlds.RISING, 5e-6)
     gpu = worlds.processor(5e13, 5e11, worlds.RISING, 1e-5)
-    ssd = Disk("disk", "disk", 1e13, 5e9, 0.9, 1e-4, 5.0)
-    host = Host("host", "host", 8, 1, ram, cpu, "link", "disk", 100.0)
+    ssd = Disk("disk", "disk", 1e13, 5e9, 0.9, 1e-4, 5.0, 2, 2**24)
+    host = Host("host", "host", 8, 1, ram, cpu, "link", "disk", 100.0, 0.0)
     link = Link("link", "link", 1.6e10, 0.8, 0.4, 1e-5)
     card = Gpu("gpu", "gpu", vram, gpu, "link", "host", 200.0)
     return Machine("full", host, ssd, card, link, vram, ram)

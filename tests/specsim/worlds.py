@@ -82,8 +82,8 @@ def machines(draw: st.DrawFn, weights: float, *, gpu: bool | None = None) -> Mac
         draw(st.sampled_from([0.0, 5e-6])),
     )
     ram = 2 * GiB + weights * draw(st.sampled_from([0.1, 0.5, 2.0]))
-    ssd = Disk("disk", "disk", 1e13, draw(st.sampled_from([5e8, 5e9])), 0.9, 1e-4, 5.0)
-    host = Host("host", "host", 8, 1, ram, cpu, "link", "disk", 100.0)
+    ssd = Disk("disk", "disk", 1e13, draw(st.sampled_from([5e8, 5e9])), 0.9, 1e-4, 5.0, 2, 2**24)
+    host = Host("host", "host", 8, 1, ram, cpu, "link", "disk", 100.0, 0.0)
     if not (draw(st.booleans()) if gpu is None else gpu):
         return Machine("bare", host, ssd, ram_budget_bytes=ram)
     fast = processor(
