@@ -23,10 +23,9 @@ from executor.decoder.numerics import Numerics
 #: query rows and cached positions of a tile: the one shape of EXACT, and what sequences' sizes are counted in
 QUERY_TILE: Final = 16
 KV_BLOCK: Final = 64
-#: elements of K, and as many of V, that are gathered at once (8 MB in float32): more at once is not faster
-MAX_GATHERED: Final = 1_000_000
-#: elements that torch copies without waking its threads, which costs more than they save
-MAX_PIECE: Final = 32_768
+#: elements of K, of V, and of the queries that attend at once: in float32 these and what follows from them take about
+#: 24 bytes for each, 12 MB; more at once is not faster
+MAX_GATHERED: Final = 500_000
 #: FAST gathers sequences of up to so many query tiles, and elements of K each; larger ones attend one by one. Decoding
 #: 16 sequences on two threads, gathering them was 1.5 to 2 times as fast up to 33,000 elements, 1.1 to 1.3 at 47,000,
 #: 0.8 to 1.2 at 65,000 and 0.8 to 1.1 at 82,000. A prompt's many rows leave no call to save.
@@ -87,7 +86,8 @@ def _alike(numerics: Numerics, members: list[_Member]) -> Iterator[list[_Member]
         some = list(alike)
         kv_heads, _, head_dim = some[0].cache[0].shape
         gathered = max(member.blocks for member in some) * KV_BLOCK * kv_heads * head_dim
-        at_once = max(1, MAX_GATHERED // gathered)
+        queries = tiles * QUERY_TILE * kv_heads * head_dim
+        at_once = max(1, MAX_GATHERED // max(gathered, queries))
         if not numerics.exact and (tiles > FAST_TILES or gathered > FAST_GATHERED):
             at_once = 1
         for first in range(0, len(some), at_once):
@@ -100,8 +100,8 @@ def _together(numerics: Numerics, q: Tensor, members: list[_Member], window: int
     first, start, last = torch.tensor(facts).T[:, :, None]
     new = torch.arange(max(member.segment.count for member in members)).clamp(max=last)  # [n, c]
     rows, positions = (first + new).flatten().to(q.device), start + new  # positions count from what is gathered first
-    gathered = _gather(members)
-    n, count, kv_heads = *new.shape, gathered.shape[1]
+    gathered = _gather(members, torch.float32 if numerics.exact else q.dtype)
+    n, count, kv_heads = *new.shape, gathered.shape[2]
     group = q.shape[1] // kv_heads
     some = q.index_select(0, rows).view(n, count, kv_heads, group, -1)
     folded = some.transpose(1, 2).flatten(2, 3)  # [n, n_kv, c g, d]
@@ -111,20 +111,17 @@ def _together(numerics: Numerics, q: Tensor, members: list[_Member], window: int
     heads.index_copy_(0, rows, out.to(q.dtype))
 
 
-def _gather(members: list[_Member]) -> Tensor:
-    """K and V of n sequences from where each begins, zeros behind its last position: [2, n_kv, n, length, d]."""
+def _gather(members: list[_Member], dtype: torch.dtype) -> Tensor:
+    """K and V of n sequences from where each begins, zeros behind its last position: [2, n, n_kv, length, d]."""
     some = members[0].cache[0]
     kv_heads, _, head_dim = some.shape
     length = max(member.blocks for member in members) * KV_BLOCK
-    zeros = some.new_zeros(kv_heads, length, head_dim)
-    step = max(1, MAX_PIECE // (kv_heads * head_dim))
-    pieces = []
-    for which in (0, 1):
-        for segment, cache, _, begin, _ in members:
-            end = segment.end
-            pieces += [cache[which][:, first : min(first + step, end)] for first in range(begin, end, step)]
-            pieces.append(zeros[:, : begin + length - end])
-    return torch.cat(pieces, 1).view(kv_heads, 2, len(members), length, head_dim).transpose(0, 1)
+    gathered = torch.empty((2, len(members), kv_heads, length, head_dim), dtype=dtype, device=some.device)
+    gathered[:, :, :, min(segment.end - begin for segment, _, _, begin, _ in members) :] = 0.0
+    for i, (segment, cache, _, begin, _) in enumerate(members):
+        for into, kept in zip(gathered[:, i, :, : segment.end - begin], cache, strict=True):
+            into.copy_(kept[:, begin : segment.end])
+    return gathered
 
 
 def _exact(rows: Tensor, gathered: Tensor, positions: Tensor, window: int | None) -> Tensor:
@@ -140,29 +137,27 @@ def _exact(rows: Tensor, gathered: Tensor, positions: Tensor, window: int | None
     tiles = functional.pad(positions, (0, spare)).view(n, -1, QUERY_TILE)
     oldest, newest = tiles.amin((0, 2)).tolist(), tiles.amax((0, 2)).tolist()
     tiles = tiles.to(rows.device)
-    blocks = gathered.view(2, kv_heads, n, -1, KV_BLOCK, head_dim).permute(0, 3, 2, 1, 4, 5)
-    k, v = torch.empty(blocks.shape, device=rows.device).copy_(blocks)  # [blocks, n, n_kv, block, d]
-    cached = torch.arange(gathered.shape[3], device=rows.device).view(-1, 1, 1, 1, KV_BLOCK)
+    k, v = gathered.view(2, n, kv_heads, -1, KV_BLOCK, head_dim)
+    cached = torch.arange(gathered.shape[3], device=rows.device).view(-1, 1, KV_BLOCK)
     out = []
     for i, tile in enumerate(torch.split(rows, QUERY_TILE, dim=2)):
         seen = slice(_oldest(oldest[i], window) // KV_BLOCK, newest[i] // KV_BLOCK + 1)
         live = min(QUERY_TILE, count - i * QUERY_TILE)
-        visible = _visible(tiles[:, None, i, :live, None], cached[seen], window)  # [blocks, n, 1, live, block]
-        each = (len(visible), n, kv_heads, QUERY_TILE, -1)
-        scores = torch.bmm(tile.expand(each).flatten(0, 2), k[seen].flatten(0, 2).mT).view(each)[..., :live, :]
-        scores = scores + torch.where(visible, 0.0, -torch.inf)
-        weights = scores.sub_(scores.amax((0, 4), keepdim=True)).exp_()
-        filled = functional.pad(weights, (0, 0, 0, QUERY_TILE - live))
-        sums = torch.bmm(filled.flatten(0, 2), v[seen].flatten(0, 2)).view(each)[..., :live, :]
-        parts = torch.cat((sums, weights.sum(-1, keepdim=True)), dim=-1)  # [blocks, n, n_kv, live, d + 1]
-        total = functools.reduce(torch.add, parts.unbind())
-        out.append(total[..., :-1] / total[..., -1:])
-    return torch.cat(out, dim=2)
+        hidden = _visible(tiles[:, None, None, i, :live, None], cached[seen], window).logical_not_()
+        each = (n, kv_heads, hidden.shape[2], QUERY_TILE, -1)  # hidden: [n, 1, blocks, live, block]
+        scores = torch.bmm(tile[:, :, None].expand(each).flatten(0, 2), k[:, :, seen].flatten(0, 2).mT)
+        weights = scores.view(each)[..., :live, :].masked_fill_(hidden, -torch.inf)
+        weights.sub_(weights.amax((2, 4), keepdim=True)).exp_()
+        filled = functional.pad(weights, (0, 0, 0, QUERY_TILE - live)) if live < QUERY_TILE else weights
+        sums = torch.bmm(filled.flatten(0, 2), v[:, :, seen].flatten(0, 2)).view(each)[..., :live, :]
+        total = functools.reduce(torch.add, sums.unbind(2))
+        out.append(total / functools.reduce(torch.add, weights.sum(-1, keepdim=True).unbind(2)))
+    return out[0] if len(out) == 1 else torch.cat(out, dim=2)
 
 
 def _fast(rows: Tensor, gathered: Tensor, positions: Tensor, window: int | None) -> Tensor:
     """As `_exact`, in the dtype of the rows."""
-    keys, values = gathered.transpose(1, 2)
+    keys, values = gathered
     cached = torch.arange(keys.shape[2], device=rows.device)
     mask = _visible(positions.to(rows.device)[:, None, :, None], cached, window)
     return functional.scaled_dot_product_attention(rows, keys, values, attn_mask=mask)

@@ -16,7 +16,7 @@ from executor.decoder.feedforward import Routing, accumulator, feed_forward, fin
 from executor.decoder.numerics import Numerics, rms_norm
 from executor.decoder.rope import rotate, rotation
 from executor.weights import AttentionWeights, HeadWeights
-from specsim.memory import LOGITS_ROWS
+from specsim.memory import LOGITS_COLUMNS, LOGITS_ROWS
 
 __all__ = [
     "Routing",
@@ -63,5 +63,8 @@ def logits(arch: Architecture, numerics: Numerics, w: HeadWeights, hidden: Tenso
     """Of hidden [R, h]: [R, V] float32. Where that is too much to hold, call it with fewer rows."""
     out = torch.empty((hidden.shape[0], w.output.shape[0]), dtype=torch.float32, device=hidden.device)
     for rows, into in zip(torch.split(hidden, LOGITS_ROWS), torch.split(out, LOGITS_ROWS), strict=True):
-        into.copy_(numerics.linear(rms_norm(rows, w.norm, arch.rms_eps), w.output))
+        normed = rms_norm(rows, w.norm, arch.rms_eps)
+        columns = torch.split(into, LOGITS_COLUMNS, dim=1), torch.split(w.output, LOGITS_COLUMNS)
+        for some, weight in zip(*columns, strict=True):
+            some.copy_(numerics.linear(normed, weight))
     return out

@@ -1,8 +1,8 @@
 """The FFN of a layer, part by part: route, let each part add what its experts give, finish.
 
-Parts may be computed on any processor and in any order: where a token has several experts, EXACT sums their
-products in float64, in which the sum of a few float32 values is exact (unless they lie more than 2^26 apart), and
-rounds once.
+Parts may be computed on any processor and in any order: the sum of a token's two experts is the same either way
+round, and of more EXACT sums the float32 products in float64, where that is exact (unless they lie more than 2^26
+apart), and rounds once.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from typing import Final
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from executor.architecture import Architecture
 from executor.decoder.numerics import Numerics, rms_norm
+from executor.decoder.products import MOST_ROWS, best_rows
 from executor.weights import AttentionWeights, ExpertWeights, PartWeights, Router
 from specsim.memory import CHUNK_TOKENS
 
@@ -53,7 +55,9 @@ def route(
 
 def accumulator(arch: Architecture, numerics: Numerics, layer: int, tokens: int, device: torch.device) -> Tensor:
     """Zeros [T, h] that the parts of a layer's FFN are added into. A dense FFN adds once, so its own dtype is exact."""
-    dtype = numerics.accumulate if arch.model.layer_ffn(layer).is_moe else arch.dtype
+    ffn = arch.model.layer_ffn(layer)
+    several = torch.float32 if ffn.top_k <= 2 else numerics.accumulate
+    dtype = several if ffn.is_moe else arch.dtype
     return torch.zeros((tokens, arch.model.hidden), dtype=dtype, device=device)
 
 
@@ -70,25 +74,26 @@ def feed_forward(
     A dense FFN in three parts is three calls, gate, up, down, with the same `inner` [T, f], which carries the
     intermediate between them (uninitialised at first). A part need not hold experts that no token was sent to.
     """
+    most = MOST_ROWS if normed.device.type == "cpu" else CHUNK_TOKENS
     if routing is None:
-        for first in range(0, normed.shape[0], CHUNK_TOKENS):
-            rows = slice(first, first + CHUNK_TOKENS)
+        for first in range(0, normed.shape[0], most):
+            rows = slice(first, first + most)
             y = _gated(numerics, part[0], normed[rows], None if inner is None else inner[rows])
             if y is not None:
                 into[rows] += y
         return
-    chosen, pairs = routing.experts.flatten().sort(stable=True)  # [T k], pairs of a token and one of its experts
-    tokens = pairs // routing.experts.shape[1]
-    weights = routing.weights.flatten().index_select(0, pairs)[:, None]
-    bounds = torch.searchsorted(chosen, torch.arange(max(part, default=0) + 2, device=chosen.device)).tolist()
     for expert, expert_weights in part.items():
-        for first in range(bounds[expert], bounds[expert + 1], CHUNK_TOKENS):
-            chunk = slice(first, min(first + CHUNK_TOKENS, bounds[expert + 1]))
-            y = _gated(numerics, expert_weights, normed.index_select(0, tokens[chunk]), None)
+        chosen = (routing.experts == expert).nonzero()  # [t, 2], a token and which of its experts this is
+        for tokens, which in (pairs.unbind(1) for pairs in torch.split(chosen, most) if len(pairs)):
+            # Rows that fill a product up to a good height are token 0 again, and dropped.
+            spare = best_rows(len(tokens), normed) - len(tokens)
+            x = normed.index_select(0, functional.pad(tokens, (0, spare)) if spare else tokens)
+            y = _gated(numerics, expert_weights, x, None)
             assert y is not None
-            pieces = (torch.split(of_chunk, COMBINE_ROWS) for of_chunk in (tokens[chunk], weights[chunk], y))
-            for rows, weight, out in zip(*pieces, strict=True):
-                into.index_add_(0, rows, (out.float() * weight).to(into.dtype))
+            weights = routing.weights[tokens, which][:, None]
+            pieces = (torch.split(of, COMBINE_ROWS) for of in (tokens, weights, y[: len(tokens)]))
+            for some, weight, out in zip(*pieces, strict=True):
+                into.index_add_(0, some, (out * weight).to(into.dtype))
 
 
 def finish(numerics: Numerics, outputs: Sequence[Tensor], hidden: Tensor) -> Tensor:

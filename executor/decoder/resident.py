@@ -26,7 +26,7 @@ from executor.checkpoint.layout import (
     packed,
     part_weights,
 )
-from executor.checkpoint.read import Reader
+from executor.checkpoint.read import Reader, aligned_buffer
 from executor.decoder import blocks
 from executor.decoder.cache import Segment, SequenceCache
 from executor.decoder.numerics import Numerics, argmax
@@ -79,7 +79,7 @@ def load_resident(checkpoint: Checkpoint | str | Path, numerics: Numerics, devic
 
     def load(unit: Unit) -> tuple[Layout, Tensor]:
         layout = packed(unit)
-        buffer = torch.empty(layout.nbytes, dtype=torch.uint8)
+        buffer = aligned_buffer(layout.nbytes)
         reader.read_pieces(layout, buffer)
         return layout, buffer.to(device)
 

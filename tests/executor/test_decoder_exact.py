@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from executor.decoder import attention, blocks, feedforward, numerics
+from executor.decoder import attention, blocks, feedforward, numerics, products
 from executor.decoder.numerics import EXACT, Numerics
 from executor.decoder.resident import ResidentModel, generate_greedy
 from executor.weights import AttentionWeights, ExpertWeights, PartWeights
@@ -60,7 +60,6 @@ def test_sequences_that_attend_together_see_only_their_own(
     model = load(family, "exact", dtype)
     alone = verified(model, alone=True)
     assert all(map(torch.equal, verified(model), alone))
-    monkeypatch.setattr(attention, "MAX_PIECE", 200)
     monkeypatch.setattr(attention, "MAX_GATHERED", 2 * 3 * 64 * 16)  # two sequences of three blocks
     assert all(map(torch.equal, verified(model), alone))
 
@@ -141,7 +140,8 @@ def test_a_dense_ffn_in_three_parts_is_the_whole(dtype: str) -> None:
 def test_how_large_the_chunks_are_changes_nothing(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, text = load(family), tokens(140)
     whole, _ = stepwise(model, text, 140)
-    monkeypatch.setattr(feedforward, "CHUNK_TOKENS", 37)
+    monkeypatch.setattr(feedforward, "MOST_ROWS", 37)
+    monkeypatch.setattr(products, "MOST_ROWS", 48)
     monkeypatch.setattr(feedforward, "COMBINE_ROWS", 5)
     monkeypatch.setattr(blocks, "LOGITS_ROWS", 11)
     monkeypatch.setattr(numerics, "NORM_ROWS", 9)

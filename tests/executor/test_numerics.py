@@ -54,11 +54,14 @@ def test_exact_products_are_the_same_where_threads_share_a_sum(inputs: int, outp
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_exact_silu_does_not_depend_on_where_a_row_lies(dtype: torch.dtype) -> None:
-    x = (8 * noise(70, 37)).to(dtype)
+@pytest.mark.parametrize("width", [37, 64 * 11])
+def test_exact_silu_does_not_depend_on_where_a_row_lies(dtype: torch.dtype, width: int) -> None:
+    x = (8 * noise(70, width)).to(dtype)
     together = EXACT.silu_(x.clone())
-    for first in (0, 1, 40, 69):
+    for first in (0, 1, 7, 40, 69):
         assert torch.equal(EXACT.silu_(x[first:].clone()), together[first:])
+        by_column = x.T.clone(memory_format=torch.contiguous_format).T
+        assert torch.equal(EXACT.silu_(by_column[first:]), together[first:])
     torch.testing.assert_close(together, functional.silu(x))
     assert torch.equal(FAST.silu_(x.clone()), functional.silu(x))
 

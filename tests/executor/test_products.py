@@ -1,0 +1,54 @@
+"""Products of many rows: as fast as the library can, and for EXACT only where they give the bits of small tiles."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from executor.decoder import products
+from executor.decoder.products import MOST_ROWS, TILE, height, invariant, product, tiled
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_heights_hold_their_rows_and_waste_few() -> None:
+    heights = [height(rows) for rows in range(MOST_ROWS + 1)]
+    assert all(rows <= tall == height(tall) for rows, tall in enumerate(heights))
+    assert heights[:10] == [*range(9), 16]
+    assert max(heights) == MOST_ROWS
+    assert all(tall <= 1.25 * rows for rows, tall in enumerate(heights) if rows >= 2 * TILE)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("inputs", "outputs"), [(96, 200), (200, 96), (2048, 64), (33, 40)])
+def test_a_product_gives_the_bits_of_its_tiles_however_many_rows_it_has(
+    dtype: torch.dtype, inputs: int, outputs: int
+) -> None:
+    x, w = noise(MOST_ROWS + 40, inputs).to(dtype), noise(outputs, inputs, seed=1).to(dtype)
+    expected = tiled(x, w)
+    torch.testing.assert_close(expected, product(x, w), rtol=2e-2, atol=2e-4 * inputs)
+    for rows in (0, 1, 2, 8, 9, 16, 33, 140, 256, len(x)):
+        assert torch.equal(invariant(x[:rows], w), expected[:rows])
+        assert torch.equal(invariant(x[:rows].T.contiguous().T, w), expected[:rows])
+
+
+def test_a_product_that_adds_up_in_another_order_is_noticed_and_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def halves(x: Tensor, weight: Tensor) -> Tensor:
+        """As a library that deals a sum to two threads."""
+        half = x.shape[1] // 2
+        return (x[:, :half].float() @ weight[:, :half].float().T + x[:, half:].float() @ weight[:, half:].float().T).to(
+            x.dtype
+        )
+
+    x, w = noise(16, 400).bfloat16(), noise(20, 400, seed=1).bfloat16()
+    expected = invariant(x, w)
+    monkeypatch.setattr(products, "product", halves)
+    products._agreeing.cache_clear()
+    try:
+        assert products._agreeing(x.dtype, 20, 400, 16, False, torch.get_num_threads()) is None
+        assert torch.equal(invariant(x, w), expected)
+    finally:
+        products._agreeing.cache_clear()
