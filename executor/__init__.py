@@ -6,7 +6,12 @@ Installed with `pip install "specsim-offload[run]"`.
 
 import os
 
-# Two streams may compute on one CPU, and other programs do. By default the threads of a team spin while they wait for
-# each other, so that whoever has no core of its own holds all the others up, by milliseconds at every operation.
+# A team of threads waits for its members at every operation. By default they spin as long as it takes, so that whoever
+# has no core of its own, because another program computes too, holds all the others up by milliseconds; asleep at once,
+# waking them takes longer than most operations of a decode step. A spin of some ten microseconds spares most of that.
+# The runtime spins only while there are no more threads than cores, so a run computes in one thread and its team.
 # This holds for the OpenMP runtime that torch brings along, unless torch was imported before.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+# oneDNN compiles a kernel for every shape of a product that it meets, 0.6 MiB each, and by default keeps 1024 of them.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")

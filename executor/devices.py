@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -47,14 +46,14 @@ def devices_for(machine: Machine, *, emulate_gpu: bool) -> Devices:
 
 
 def lanes_for(devices: Devices) -> Callable[[str], Lane]:
-    """What the engine asks for each stream: streams of the GPU and of its link are CUDA streams, the others threads.
-    Threads that compute on one processor take turns."""
-    turns = {"cpu": threading.Lock(), "gpu": threading.Lock()}
-
-    def host(stream: str) -> HostLane:
-        return HostLane(stream, turns.get(resource(stream)))
-
+    """What the engine asks for each stream: streams of the GPU and of its link are CUDA streams."""
     if not devices.cuda:
-        return host
+        return HostLane
     clock = CudaClock(devices.gpu)
-    return lambda stream: host(stream) if resource(stream) in ("cpu", "disk") else CudaLane(clock)
+    return lambda stream: HostLane(stream) if stream.startswith(("cpu", "disk")) else CudaLane(clock)
+
+
+def worker_for(devices: Devices) -> Callable[[str], str]:
+    """And the thread of each: streams that compute on the host's cores for one processor share it."""
+    computing = {"cpu"} if devices.cuda else {"cpu", "gpu"}
+    return lambda stream: resource(stream) if resource(stream) in computing else stream

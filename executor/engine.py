@@ -1,4 +1,8 @@
-"""Runs a task graph for real: a worker thread per stream, FIFO, each task when those it depends on are done.
+"""Runs a task graph for real: streams are FIFO, and each task runs when those it depends on are done.
+
+Every stream has a thread, or shares one with others: streams that compute on the same cores take turns that way, as two
+products at once, each on all cores, would hold each other up at every barrier; and the one team of threads that they
+then need may spin a little between operations, which no library dares to with more threads than cores.
 
 The engine knows nothing of models. It gets tasks and, for each, what to call; it keeps the order that the graph
 promises, measures when every task ran, and sees to it that nothing hangs: the first error of any thread, or a task
@@ -13,7 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from executor.lanes import HostLane, Lane, Mark
@@ -65,14 +69,22 @@ class _Run:
 
 class Engine:
     """Streams come into being with their first task. `lanes(stream)` says what a stream's tasks run on: the calling
-    host thread, or a CUDA stream. Use it as a context manager: leaving it stops all threads."""
+    host thread, or a CUDA stream; `worker(stream)` names the thread, one of its own unless others have the same. Use it
+    as a context manager: leaving it stops all threads."""
 
-    def __init__(self, lanes: Callable[[str], Lane] = HostLane, *, chaos: Chaos | None = None) -> None:
-        self.lanes, self.chaos = lanes, chaos
+    def __init__(
+        self,
+        lanes: Callable[[str], Lane] = HostLane,
+        worker: Callable[[str], str] = str,
+        *,
+        chaos: Chaos | None = None,
+    ) -> None:
+        self.lanes, self.worker, self.chaos = lanes, worker, chaos
         self.completed = 0
         self.moved: dict[str, int] = {}
         self._runs: list[_Run] = []
         self._streams: dict[str, _Stream] = {}
+        self._workers: dict[str, _Worker] = {}
         self._lock = threading.Lock()  # guards all that follows, and the runs' states
         self._owner = threading.Condition(self._lock)
         self._awaited: set[int] = set()
@@ -96,12 +108,12 @@ class Engine:
         with self._lock:
             for task, action in zip(tasks, actions, strict=True):
                 if task.stream not in self._streams:
-                    self._streams[task.stream] = _Stream(self, task.stream)
+                    self._open(task.stream)
                 self._streams[task.stream].queue.append(len(self._runs))
                 self._runs.append(_Run(task, action))
             self._wake()
-        for stream in self._streams.values():
-            stream.start()
+        for worker in self._workers.values():
+            worker.start()
 
     def wait(self, tasks: Iterable[int], on_tick: Callable[[], None] = lambda: None) -> None:
         """Return once all of `tasks` have ended; `on_tick` is called a few times a second meanwhile, and at the end.
@@ -140,8 +152,8 @@ class Engine:
         with self._lock:
             self._stopping = True
             self._wake()
-        for stream in self._streams.values():
-            stream.join()
+        for worker in self._workers.values():
+            worker.join()
 
     def fail(self, error: BaseException) -> None:
         """Stop, and let the owner raise `error`, unless there was one before."""
@@ -163,18 +175,19 @@ class Engine:
         )
         return Timeline(spans, tuple(tuple(place[d] for d in r.task.deps if d in place) for r in runs))
 
-    def next_run(self, stream: _Stream) -> tuple[_Run, list[Mark]] | None:
-        """What a stream is to run now, and the marks to wait for; None where it is to sleep until its bell is rung.
-        Raises _StoppedError at the end."""
+    def next_run(self, worker: _Worker) -> tuple[_Stream, _Run, list[Mark]] | None:
+        """What a worker is to run now, of its streams' next tasks the oldest that can, and the marks to wait for; None
+        where it is to sleep until its bell is rung. Raises _StoppedError at the end."""
         with self._lock:
             if self._stopping:
                 raise _StoppedError
-            if not self._ready(stream):
-                stream.asleep = True
+            stream = min(filter(self._ready, worker.streams), key=lambda stream: stream.queue[0], default=None)
+            if stream is None:
+                worker.asleep = True
                 return None
             run = self._runs[stream.queue.popleft()]
             stream.current = run.task.name
-            return run, [mark for d in run.task.deps if (mark := self._runs[d].mark) is not None]
+            return stream, run, [mark for d in run.task.deps if (mark := self._runs[d].mark) is not None]
 
     def ended(self, stream: _Stream, run: _Run) -> None:
         """A task has ended: whoever can go on now is woken, and nobody else."""
@@ -188,11 +201,18 @@ class Engine:
             if self._awaited and all(self._runs[i].done for i in self._awaited):
                 self._owner.notify_all()
 
+    def _open(self, name: str) -> None:
+        stream = self._streams[name] = _Stream(name)
+        at = self.worker(name)
+        if at not in self._workers:
+            self._workers[at] = _Worker(self, at)
+        self._workers[at].streams.append(stream)
+
     def _wake(self) -> None:
-        for stream in self._streams.values():
-            if stream.asleep and (self._stopping or self._ready(stream)):
-                stream.asleep = False
-                stream.bell.release()
+        for worker in self._workers.values():
+            if worker.asleep and (self._stopping or any(map(self._ready, worker.streams))):
+                worker.asleep = False
+                worker.bell.release()
 
     def _ready(self, stream: _Stream) -> bool:
         return bool(stream.queue) and all(self._runs[d].done for d in self._runs[stream.queue[0]].task.deps)
@@ -203,13 +223,21 @@ class Engine:
         return ", ".join(names) or "any stream"
 
 
+@dataclass(slots=True, eq=False)
 class _Stream:
-    """One FIFO queue and the thread that works it off. Its fields are guarded by the engine's lock."""
+    """One FIFO queue of tasks, and the name of the one that runs. Guarded by the engine's lock."""
+
+    name: str
+    queue: deque[int] = field(default_factory=deque)
+    current: str = ""
+
+
+class _Worker:
+    """The thread that works off some streams. Its fields are guarded by the engine's lock."""
 
     def __init__(self, engine: Engine, name: str) -> None:
-        self.engine, self.name = engine, name
-        self.queue: deque[int] = deque()
-        self.current = ""
+        self.engine = engine
+        self.streams: list[_Stream] = []
         self.asleep = False
         self.bell = threading.Lock()  # held, so that who asks for it sleeps until it is rung
         self.bell.acquire()
@@ -228,35 +256,38 @@ class _Stream:
 
     def _work(self) -> None:
         engine = self.engine
-        delayed = engine.chaos is not None and engine.chaos.stream in (None, self.name)
-        rng = random.Random(f"{engine.chaos.seed} {self.name}") if engine.chaos and delayed else None
+        lanes: dict[str, tuple[Lane, Callable[[], None]]] = {}
         try:
-            lane = engine.lanes(self.name)
             while True:
                 found = engine.next_run(self)
                 if found is None:
                     self.bell.acquire()
                     continue
-                run, marks = found
-                self._pause(rng)
+                stream, run, marks = found
+                if stream.name not in lanes:
+                    lanes[stream.name] = engine.lanes(stream.name), _pauses(engine.chaos, stream.name)
+                lane, pause = lanes[stream.name]
+                pause()
                 lane.begin(marks)
-                try:
-                    run.started = time.perf_counter()
-                    moved = run.action()
-                    run.ended = time.perf_counter() if moved is not None else run.started
-                    run.bytes = moved or 0
-                finally:
-                    run.mark = lane.end()
-                self._pause(rng)
-                engine.ended(self, run)
+                run.started = time.perf_counter()
+                moved = run.action()
+                run.ended = time.perf_counter() if moved is not None else run.started
+                run.bytes = moved or 0
+                run.mark = lane.end()
+                pause()
+                engine.ended(stream, run)
         except _StoppedError:
             return
         except BaseException as error:
             engine.fail(error)
 
-    def _pause(self, rng: random.Random | None) -> None:
-        if rng is not None and self.engine.chaos is not None:
-            time.sleep(rng.random() * self.engine.chaos.delay_s)
+
+def _pauses(chaos: Chaos | None, stream: str) -> Callable[[], None]:
+    """What a stream does before and after each task."""
+    if chaos is None or chaos.stream not in (None, stream):
+        return lambda: None
+    rng = random.Random(f"{chaos.seed} {stream}")
+    return lambda: time.sleep(rng.random() * chaos.delay_s)
 
 
 def _nothing() -> int:

@@ -6,7 +6,6 @@ CUDA streams wait for it on the device, host threads wait for it themselves. Not
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
 from typing import Protocol
@@ -29,25 +28,20 @@ class Lane(Protocol):
         """Called before a task: what comes next waits for `marks`."""
 
     def end(self) -> Mark | None:
-        """Called after it, also when it failed."""
+        """Called after it."""
 
 
 class HostLane:
-    """The thread itself computes or copies. Streams that share a processor share its `turn`: two products at once, each
-    on all cores, get in each other's way at every barrier, and both take longer than one after the other."""
+    """The thread itself computes or copies."""
 
-    def __init__(self, stream: str, turn: threading.Lock | None = None) -> None:
-        self.stream, self.turn = stream, turn
+    def __init__(self, stream: str) -> None:
+        self.stream = stream
 
     def begin(self, marks: Sequence[Mark]) -> None:
         for mark in marks:
             mark.synchronize()
-        if self.turn is not None:
-            self.turn.acquire()
 
     def end(self) -> Mark | None:
-        if self.turn is not None:
-            self.turn.release()
         return None
 
 

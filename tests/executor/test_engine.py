@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 
 import pytest
+import torch
 
-from executor.devices import Devices, lanes_for
+from executor.devices import Devices, worker_for
 from executor.engine import Chaos, Engine
 from executor.lanes import HostLane
 from specsim.schedule.graph import Task
@@ -102,25 +103,44 @@ def test_streams_that_share_a_processor_take_turns() -> None:
             computing -= 1
         return 0
 
-    with Engine(lanes_for(Devices("cpu"))) as engine:
+    with Engine(worker=worker_for(Devices("cpu"))) as engine:
         tasks = [task(f"{stream} {i}", stream) for i in range(10) for stream in ("cpu", "cpu.draft")]
         engine.submit(tasks, [compute] * len(tasks))
         engine.drain()
     assert most == 1
 
 
-def test_who_fails_leaves_its_turn_to_the_others() -> None:
-    failed = threading.Event()
+def test_a_stream_that_waits_does_not_hold_up_the_others_of_its_thread() -> None:
+    ran: list[str] = []
+    arrived = threading.Event()
 
-    def fail() -> int:
-        failed.set()
-        raise ValueError("no")
+    def draft() -> int:
+        ran.append("draft")
+        arrived.set()
+        return 0
 
-    with Engine(lanes_for(Devices("cpu"))) as engine:
-        engine.submit([task("first", "cpu"), task("second", "cpu.draft")], [fail, lambda: failed.wait(10) and 0])
-        with pytest.raises(ValueError, match="no"):
-            engine.drain()
-    assert not [t for t in threading.enumerate() if t.name.startswith("specsim")]
+    def verify() -> int:
+        ran.append("verify")
+        return 0
+
+    with Engine(worker=worker_for(Devices("cpu"))) as engine:
+        tasks = [task("weights", "disk"), task("verify", "cpu", 0), task("draft", "cpu.draft")]
+        engine.submit(tasks, [lambda: arrived.wait(10) and 0, verify, draft])
+        engine.drain()
+    assert ran == ["draft", "verify"]
+
+
+@pytest.mark.parametrize(
+    ("devices", "threads"),
+    [
+        (Devices("cpu"), ["cpu", "cpu", "disk"]),
+        (Devices("gpu"), ["gpu", "gpu", "cpu", "h2d", "h2d.kv"]),
+        (Devices("gpu", torch.device("cuda", 0)), ["gpu", "gpu.draft", "cpu", "h2d", "h2d.kv"]),
+    ],
+)
+def test_streams_that_compute_on_the_same_cores_share_a_thread(devices: Devices, threads: list[str]) -> None:
+    streams = ["cpu", "cpu.draft", "disk"] if devices.main == "cpu" else ["gpu", "gpu.draft", "cpu", "h2d", "h2d.kv"]
+    assert [worker_for(devices)(stream) for stream in streams] == threads
 
 
 def test_an_interrupt_of_the_owner_ends_the_threads() -> None:
