@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from specsim.errors import InputError
@@ -15,14 +15,19 @@ WORKSPACES: Final = "workspaces"
 
 class Ledger:
     """Bytes in use by memory ("vram", "ram") and item. Thread-safe. `workspaces` has what the temporary tensors of each
-    phase take of each memory: entering a phase gives back what the one before it took.
+    phase take of each memory: entering a phase gives back what the one before it took, and calls `on_phase`.
 
     Raises InputError, before anything is allocated, for what would exceed a budget.
     """
 
-    def __init__(self, budgets: Mapping[str, float], workspaces: Mapping[str, Mapping[str, int]] | None = None) -> None:
+    def __init__(
+        self,
+        budgets: Mapping[str, float],
+        workspaces: Mapping[str, Mapping[str, int]] | None = None,
+        on_phase: Callable[[], None] = lambda: None,
+    ) -> None:
         self.budgets = dict(budgets)
-        self.workspaces = workspaces or {}
+        self.workspaces, self.on_phase = workspaces or {}, on_phase
         self.phase = ""
         self.items: dict[tuple[str, str], int] = {}
         self.peaks: dict[str, int] = dict.fromkeys(self.budgets, 0)
@@ -37,6 +42,7 @@ class Ledger:
             if phase == self.phase:
                 return
             self.phase = phase
+            self.on_phase()
             for memory in self.budgets:
                 self.give_back(memory, WORKSPACES, self.items.get((memory, WORKSPACES), 0))
                 self.take(memory, WORKSPACES, self.workspaces.get(phase, {}).get(memory, 0))

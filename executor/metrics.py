@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -62,7 +62,8 @@ class AcceptanceCounter:
 @dataclass(frozen=True, slots=True)
 class Predicted:
     """The plan's own figures, for its own workload. `acceptance` is by position, both it and its mean None where the
-    plan does not speculate; `peak_bytes` by memory are the largest of all phases."""
+    plan does not speculate; `peak_bytes` by memory are the largest of all phases, `process_bytes` what the process
+    takes of RAM beside them, `peak_process_bytes` both together."""
 
     requests: int
     useful_tokens: int
@@ -73,12 +74,16 @@ class Predicted:
     acceptance: tuple[float, ...] | None
     accepted_per_round: float | None
     peak_bytes: Mapping[str, int]
+    process_bytes: int
+    peak_process_bytes: int
 
     @classmethod
-    def of(cls, plan: Plan) -> Predicted:
+    def of(cls, plan: Plan, in_ram: Collection[str] = ("ram",)) -> Predicted:
+        """`in_ram`: the memories that are RAM of this process; an emulated GPU's is."""
         predicted, gamma, work = plan.predicted, plan.decision.policy.gamma, plan.case.workload
         acceptance = plan.case.acceptance if gamma else None
         phases = predicted.peak_bytes.values()
+        itself = int(plan.case.machine.host.process_bytes)
         memories = dict.fromkeys(memory for phase in phases for memory in phase)
         return cls(
             requests=work.requests,
@@ -90,6 +95,8 @@ class Predicted:
             acceptance=tuple(acceptance.at(i) for i in range(gamma)) if acceptance else None,
             accepted_per_round=expected_tokens(acceptance, gamma) - 1 if acceptance else None,
             peak_bytes={memory: max(phase.get(memory, 0) for phase in phases) for memory in memories},
+            process_bytes=itself,
+            peak_process_bytes=itself + max((sum(phase.get(m, 0) for m in in_ram) for phase in phases), default=0),
         )
 
 
@@ -97,8 +104,12 @@ class Predicted:
 class Metrics:
     """A run in numbers. `seconds` go from the start of the first prefill to the last token, of them `prefill_s` in
     sweeps and `decode_s` in rounds; `load_s` was before that. The three of acceptance are an `AcceptanceCounter`'s;
-    `peak_bytes` by memory, `utilisation` (0..1 of `seconds`) by resource, `bytes_moved` by stream. `replayed_s` is what
-    the cost model gives for these prompts and rounds as they turned out, where the plan had to guess them."""
+    `peak_bytes` by memory are the ledger's: what was stored, and the temporaries as planned. `process_bytes` is what
+    the process took of RAM before that, and `peak_process_bytes` the most that it ever took, all together, by the
+    kernel's count (both None where the kernel does not say). `utilisation` (0..1 of `seconds`) is by resource,
+    `bytes_moved` by stream. `replayed_s` is what the cost model gives for these prompts and rounds as they turned out,
+    where the plan had to guess them; `between_tasks` the share (0..1) of `seconds` in which what everything waited for
+    had ended and what waited had not begun: what the engine adds."""
 
     requests: int
     useful_tokens: int
@@ -111,6 +122,8 @@ class Metrics:
     accepted_per_round: float
     proposed: int
     peak_bytes: Mapping[str, int]
+    process_bytes: int | None
+    peak_process_bytes: int | None
     utilisation: Mapping[str, float]
     bytes_moved: Mapping[str, int]
     numerics: str
@@ -118,6 +131,7 @@ class Metrics:
     gamma: int
     predicted: Predicted
     replayed_s: float
+    between_tasks: float
 
     @property
     def tokens_per_second(self) -> float:
@@ -147,6 +161,10 @@ class Metrics:
             rows.append(_row("accepted per round", self.accepted_per_round, predicted.accepted_per_round))
         peaks = {memory: taken for memory, taken in self.peak_bytes.items() if taken}
         rows += [_row(f"peak {m}", taken, predicted.peak_bytes.get(m), "bytes") for m, taken in peaks.items()]
+        if self.process_bytes is not None:
+            rows.append(_row("process itself", self.process_bytes, predicted.process_bytes, "bytes"))
+        if self.peak_process_bytes is not None:
+            rows.append(_row("peak, all in all", self.peak_process_bytes, predicted.peak_process_bytes, "bytes"))
         return rows
 
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 
 import torch
 
 from executor.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from executor.checkpoint.read import Reader
 from executor.desk import Desk
-from executor.devices import Devices, devices_for, lanes_for
+from executor.devices import Devices, devices_for, lanes_for, worker_for
 from executor.engine import Engine
 from executor.job import Job
 from executor.links import Link, Pacer
 from executor.metrics import Metrics, Predicted
 from executor.options import RunOptions, RunResult
 from executor.outputs import OutputWriter
+from executor.process import check_room, keep_heap_small, peak_bytes, resident_bytes
 from executor.progress import ProgressLine
 from executor.prompts import check_against_plan, read_prompts
 from executor.replay import predicted_timeline
@@ -27,7 +29,8 @@ from executor.tokenizer import Tokenizer, load_tokenizer
 from specsim.answer import Plan
 from specsim.errors import InputError
 from specsim.hardware import Machine
-from specsim.timeline import utilisation
+from specsim.memory import peak_items, totals
+from specsim.timeline import Timeline, utilisation, waiting_on
 from specsim.timeline.trace import write_trace
 
 
@@ -47,15 +50,21 @@ def run(plan: Plan, options: RunOptions) -> RunResult:
     tokenizer = load_tokenizer(options.target)
     requests = _requests(plan, options, target, tokenizer)
     sampling = Sampling(options.temperature, options.top_k, options.top_p, options.seed)
+    keep_heap_small()
+    itself = resident_bytes()
+    check_room(_stores(plan, devices), int(machine.host.process_bytes))
     ways = Ways(NUMERICS[options.numerics], sampling, tokenizer.decode if tokenizer else None)
     with ExitStack() as stack:
         writer = stack.enter_context(OutputWriter(options.out))
-        reader = Reader(throttle=_disk_pacer(machine, options))
+        disk = machine.disk
+        pacer = _disk_pacer(machine, options)
+        reader = Reader(throttle=pacer, queue_depth=disk.queue_depth, block_bytes=disk.block_bytes)
         stack.callback(reader.close)
         desk = Desk(writer, stack.enter_context(ProgressLine()), len(requests))
-        engine = stack.enter_context(Engine(lanes_for(devices)))
+        engine = stack.enter_context(Engine(lanes_for(devices), worker_for(devices)))
         began = time.perf_counter()
-        job = prepare(plan, target, draft, engine, devices, _link(machine, devices, options), reader, ways)
+        with _one_thread():
+            job = prepare(plan, target, draft, engine, devices, _link(machine, devices, options), reader, ways)
         load_s = time.perf_counter() - began
         try:
             job.run(requests, lambda: desk.tick(job))
@@ -68,14 +77,37 @@ def run(plan: Plan, options: RunOptions) -> RunResult:
             raise
         measured = engine.timeline()
     predicted = predicted_timeline(plan, job.waves)
-    metrics = _metrics(plan, options, job, load_s, utilisation(measured), predicted.makespan)
+    metrics = _metrics(plan, options, job, load_s, measured, predicted.makespan, itself)
     metrics.write(options.out)
     write_trace(options.out / "trace.json", {"predicted": predicted, "measured": measured.from_zero()})
     return RunResult(metrics, writer.path, tuple(desk.samples))
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch compute in the calling thread alone. Whoever computes on all cores gets a team of threads that lasts,
+    and a second team beside that of the tasks would keep either from spinning (see executor/__init__.py)."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _in_ram(devices: Devices) -> tuple[str, ...]:
+    """The memories of the plan that are RAM of this process: an emulated GPU's, too."""
+    return ("ram",) if devices.cuda else ("ram", "vram")
+
+
+def _stores(plan: Plan, devices: Devices) -> int:
+    """Bytes of this process's RAM that the plan takes at most."""
+    phases = totals(peak_items(plan.case, plan.decision)).values()
+    return int(max(sum(phase.get(memory, 0.0) for memory in _in_ram(devices)) for phase in phases))
 
 
 def _requests(plan: Plan, options: RunOptions, target: Checkpoint, tokenizer: Tokenizer | None) -> list[Request]:
@@ -110,7 +142,13 @@ def _link(machine: Machine, devices: Devices, options: RunOptions) -> Link:
 
 
 def _metrics(
-    plan: Plan, options: RunOptions, job: Job, load_s: float, busy: dict[str, float], replayed_s: float
+    plan: Plan,
+    options: RunOptions,
+    job: Job,
+    load_s: float,
+    measured: Timeline,
+    replayed_s: float,
+    process_bytes: int | None,
 ) -> Metrics:
     acceptance = job.batches.acceptance
     return Metrics(
@@ -125,11 +163,14 @@ def _metrics(
         accepted_per_round=acceptance.per_round,
         proposed=acceptance.proposed,
         peak_bytes=job.ledger.peaks,
-        utilisation=busy,
+        process_bytes=process_bytes,
+        peak_process_bytes=peak_bytes(),
+        utilisation=utilisation(measured),
         bytes_moved=job.engine.moved,
         numerics=options.numerics,
         strategy=plan.decision.strategy,
         gamma=plan.decision.policy.gamma,
-        predicted=Predicted.of(plan),
+        predicted=Predicted.of(plan, _in_ram(job.context.devices)),
         replayed_s=replayed_s,
+        between_tasks=1.0 - sum(waiting_on(measured).values()),
     )

@@ -23,6 +23,7 @@ from executor.homes import Homes, new_buffer, resident
 from executor.job import Job
 from executor.links import Link
 from executor.memory import Ledger
+from executor.process import trim_heap
 from executor.requests import Decode
 from executor.rings import Rings
 from executor.speculation.sampling import Sampling
@@ -34,6 +35,7 @@ from specsim.decision import DraftPolicy
 from specsim.errors import InputError
 from specsim.memory import join_tokens, kv_staging_bytes, peak_items
 from specsim.model import Model
+from specsim.partition import whole_bytes
 from specsim.schedule.graph import Slot
 
 GREEDY: Final = Sampling()
@@ -83,7 +85,7 @@ def prepare(
     drafting = decision.policy.draft
     if drafting is not None and draft is not None and case.draft is not None:
         check_model(case.draft, draft, "draft")
-    ledger = Ledger(case.machine.budgets(), workspaces(plan))
+    ledger = Ledger(case.machine.budgets(), workspaces(plan), on_phase=trim_heap)
     head, embedding = _ends(plan, target, devices, reader, ledger)
     homes = Homes(target, decision, devices, reader)
     rings = Rings(homes, link, poison=ways.poison)
@@ -109,7 +111,7 @@ def prepare(
     )
     drafts = None
     if draft is not None and drafting is not None:
-        drafts = _drafts(plan, drafting, draft, devices, link, ledger, ways, floor)
+        drafts = _drafts(plan, drafting, draft, devices, link, ledger, ways, floor, admission)
     return Job(plan, engine, floor, ledger, context, drafts)
 
 
@@ -160,12 +162,13 @@ def _drafts(
     ledger: Ledger,
     ways: Ways,
     floor: Floor,
+    admission: Admission,
 ) -> DraftContext:
     home = "vram" if policy.processor == "gpu" else "ram"
     device = devices.of(policy.processor)
 
     def load() -> ResidentModel:
-        ledger.take(home, "draft weights", draft.architecture.model.weight_bytes)
+        ledger.take(home, "draft weights", whole_bytes(draft.architecture.model))
         return load_resident(draft, ways.numerics, device)
 
     return DraftContext(
@@ -177,6 +180,7 @@ def _drafts(
         link,
         load,
         floor.sequences_of,
+        admission.admit_draft,
         partial(SequenceCache, draft.architecture, devices=device),
         ledger.enter,
         streamed=home == "vram" and policy.kv == "ram",

@@ -32,8 +32,9 @@ def assemble(
 
     `machine` excludes `gpu` and `host`; `gpu` alone takes the card's default host; `host` alone, and
     `gpu="none"`, have no GPU. `vram` and `ram` are the bytes that a plan may use, by default capacity less
-    reserve (more than the card has is a what-if). `link_bytes_per_s` is what a large pinned copy reaches,
-    `disk_bytes_per_s` what a sequential read does. What was chosen for the caller is among the facts.
+    reserve and, of RAM, what the process itself takes (more than the card has is a what-if). `link_bytes_per_s` is
+    what a large pinned copy reaches, `disk_bytes_per_s` what a sequential read does. What was chosen for the caller is
+    among the facts.
     Raises InputError for a contradiction, and when nothing is given.
     """
     numbers = {"vram": vram, "ram": ram, "link rate": link_bytes_per_s, "disk rate": disk_bytes_per_s}
@@ -132,13 +133,16 @@ def _part(spec: Profile, key: str) -> Profile | None:
 
 
 def _budget(owner: Profile, memory: str) -> Stated:
-    """Capacity less reserve, of the same kind as the reserve is. Raises InputError where nothing is left."""
+    """Capacity less reserve, of the same kind as the reserve is, and RAM less what the process itself takes. Raises
+    InputError where nothing is left."""
     reserve = owner.stated[f"{memory}_reserve"]
-    left = owner.number(memory) - owner.number(f"{memory}_reserve")
+    left, why = owner.number(memory) - owner.number(f"{memory}_reserve"), f"{memory} less {memory}_reserve"
+    if memory == "ram":
+        left, why = left - owner.number("process"), f"{why} and process"
     if left <= 0:
         what = f"{memory} of {owner.stated[memory].text} leaves nothing beside a reserve of {reserve.text}"
         raise InputError(what, where=owner.where, hint=f"set --{memory}, or a smaller {memory}_reserve")
-    return _stated("machine", f"{memory}_budget", left, reserve.kind, f"{memory} less {memory}_reserve")
+    return _stated("machine", f"{memory}_budget", left, reserve.kind, why)
 
 
 def _stated(section: str, fact: str, value: Value, kind: str, why: str) -> Stated:

@@ -16,12 +16,24 @@ from specsim.case import Case
 from specsim.cost import work as cost
 from specsim.decision import MEMORY_OF, Decision, DraftPolicy, LayerPlacement, Policy, homes_of
 from specsim.model import Model
-from specsim.partition import PART_BYTES, embedding_bytes, head_bytes, largest_unit_bytes, layer_units
+from specsim.partition import (
+    PART_BYTES,
+    embedding_bytes,
+    head_bytes,
+    largest_slot_bytes,
+    layer_units,
+    whole_bytes,
+)
 from specsim.workload import Workload, prompt_lengths
 
 PHASES: Final = ("prefill", "transition", "decode")
 CHUNK_TOKENS: Final = 8192
 LOGITS_ROWS: Final = 1024
+#: columns of the logits that are computed at once: what a library unpacks of the head, the largest of all matrices, is
+#: no more than of others
+LOGITS_COLUMNS: Final = 4096
+#: the draft, which waits for no weights, reads whole sequences of so many tokens at once (or one, if it is longer)
+DRAFT_TOKENS: Final = 1024
 #: experts are not asked for evenly: the fullest part of an FFN gets at most this many times its share of the tokens
 IMBALANCE: Final = 2.0
 #: allocators round sizes up and leave gaps: share of all workspaces
@@ -75,7 +87,7 @@ def workspaces(
         "hidden states": 3 * cost.hidden_bytes(model, tokens) * batches,
         "attention workspace": tokens / micro_batches * heads * model.head_dim * size,
         "ffn workspace": ffn,
-        "logits": min(head_rows, LOGITS_ROWS) * model.vocab * 4,
+        "logits": min(head_rows, LOGITS_ROWS) * (model.vocab * 4 + min(model.vocab, LOGITS_COLUMNS) * size),
     }
     items["allocator rounding"] = ROUNDING * sum(items.values())
     return items
@@ -102,7 +114,7 @@ def kv_layer_bytes(case: Case, policy: Policy) -> float:
 
 def ring_bytes(case: Case, policy: Policy) -> float:
     """A ring of staging buffers: in the fast memory, and one more in RAM where the disk is read for a GPU."""
-    return float(policy.ring_slots * largest_unit_bytes(case.target, policy.part_bytes))
+    return float(policy.ring_slots * largest_slot_bytes(case.target, policy.part_bytes))
 
 
 def fixed_items(case: Case, policy: Policy) -> Peaks:
@@ -149,12 +161,13 @@ def draft_items(case: Case, policy: Policy, draft: DraftPolicy) -> Peaks:
     for phase in PHASES:
         if phase == "prefill" and draft.waits:
             continue
-        peaks[phase][home]["draft weights"] = float(model.weight_bytes)
+        peaks[phase][home]["draft weights"] = float(whole_bytes(model))
     if draft.waits and home == "vram":
         for phase in PHASES:
-            peaks[phase]["ram"]["draft weights (to load)"] = float(model.weight_bytes)
-    catch_up = float(min(working, CHUNK_TOKENS)) if draft.kv == "none" else micro + joining
-    for phase, tokens in (("transition", float(min(working, CHUNK_TOKENS))), ("decode", catch_up)):
+            peaks[phase]["ram"]["draft weights (to load)"] = float(whole_bytes(model))
+    most = max(float(DRAFT_TOKENS), float(case.workload.prompt_tokens_max + case.workload.output_tokens))
+    catch_up = working if draft.kv == "none" else micro + joining
+    for phase, tokens in (("transition", min(working, most)), ("decode", min(catch_up, most))):
         spaces = workspaces(model, tokens, 1, micro, part_bytes=policy.part_bytes)
         peaks[phase][home]["draft workspace"] = sum(spaces.values())
         if draft.kv == home:
@@ -173,8 +186,8 @@ def placed_items(case: Case, policy: Policy, layers: tuple[LayerPlacement, ...])
     kv = kv_layer_bytes(case, policy)
     for layer, place in enumerate(layers):
         units = layer_units(target, target.layer_ffn(layer), policy.part_bytes)
-        homes = [(place.attention.weights, units.attention_bytes)]
-        homes += [(part.weights, units.part_bytes) for part in place.ffn]
+        homes = [(place.attention.weights, units.attention_held)]
+        homes += [(part.weights, units.part_held) for part in place.ffn]
         for phase in PHASES:
             for home, size in homes:
                 item = f"{home} weights" if home in ("pinned", "pageable") else "weights"

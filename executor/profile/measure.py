@@ -12,15 +12,16 @@ from typing import Final
 
 import torch
 
-from executor.profile.analysis import processor_facts
+from executor.process import GROWTH_BYTES, share_bytes
+from executor.profile.analysis import Measured, processor_facts
 from executor.profile.cuda import copy_probes, link_facts
 from executor.profile.decode import DecodeShape, dense_model
-from executor.profile.disk import DiskSizes, disk_facts, disk_samples, scratch_file
+from executor.profile.disk import DiskSizes, Way, disk_facts, disk_samples, disk_units
 from executor.profile.machine import Device, Facts
 from executor.profile.probes import Sizes, processor_probes
 from executor.profile.sampling import Samples, collect
 from executor.profile.system import busy_seconds, read_system
-from specsim.units import GiB, MiB
+from specsim.units import GiB, MiB, show
 
 Say = Callable[[str], None]
 
@@ -53,18 +54,23 @@ GPU_SIZES: Final = Sizes(
     attention=DecodeShape(_LARGE_LAYER, sequences=32, new=4, context=512),
     step=_STEP,
 )
-DISK_SIZES: Final = DiskSizes(file_bytes=int(256 * MiB), block_bytes=int(16 * MiB))
+#: the fewest threads first, and then the fewest calls; a unit is what a part of a model's FFN may be
+DISK_SIZES: Final = DiskSizes(
+    file_bytes=int(256 * MiB),
+    unit_bytes=int(64 * MiB),
+    ways=tuple(Way(n, int(size * MiB)) for n in (1, 2, 4) for size in (64, 16, 4) if n * size <= 64),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How long the probes of a processor, and the sequential reads, go on; what is around them is short."""
+    """How long the probes of a processor, and the reads of units, go on; what is around them is short."""
 
     processor_seconds: float
     disk_seconds: float
 
 
-QUICK: Final = Effort(processor_seconds=7.0, disk_seconds=2.0)
+QUICK: Final = Effort(processor_seconds=7.0, disk_seconds=3.0)
 LONG: Final = Effort(processor_seconds=30.0, disk_seconds=8.0)
 
 
@@ -77,28 +83,35 @@ def measure(
     disk: DiskSizes = DISK_SIZES,
     say: Say = lambda what: None,
 ) -> Facts:
-    """What this machine reaches; a scratch file visits `disk_path` meanwhile.
+    """What this machine reaches. The checkpoint in `disk_path` is read, or a scratch file that visits it meanwhile.
 
-    Raises InputError where that directory cannot hold it.
+    Raises InputError where that directory cannot hold one.
     """
     system = read_system()  # before the probes take memory
     host = host.within(system.available_bytes)
     noise: dict[str, str] = {}
-    with scratch_file(disk_path, disk) as file, _watched("disk", noise):
+    with disk_units(disk_path, disk) as units, _watched("disk", noise):
         say("disk")
-        reads = disk_samples(file, disk, seconds=effort.disk_seconds)
+        reads = disk_samples(units, disk, seconds=effort.disk_seconds)
     with _watched("host", noise):
         samples = _collect(host, torch.device("cpu"), effort, lambda what: say(f"processor, {what}"))
     return Facts(
         system=system,
         threads=torch.get_num_threads(),
-        host=processor_facts(samples, host, "dram_bandwidth"),
+        host=processor_facts(samples, host, "dram_bandwidth") | _process(),
         disk=disk_facts(reads),
         disk_bytes=shutil.disk_usage(disk_path).total,
         disk_path=str(disk_path.resolve()),
         device=_device(gpu, effort, say) if torch.cuda.is_available() else None,
         noise=noise,
     )
+
+
+def _process() -> dict[str, Measured]:
+    """What a run takes of the RAM beside its stores, where the system says."""
+    share = share_bytes()
+    how = f"a fresh process, ready to run a plan, and {show(GROWTH_BYTES, 'bytes')} for what grows with the run"
+    return {} if share is None else {"process": Measured(float(share), 1, 0.0, how)}
 
 
 def _collect(sizes: Sizes, device: torch.device, effort: Effort, say: Say) -> dict[Hashable, Samples]:

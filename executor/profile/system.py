@@ -9,10 +9,11 @@ import math
 import os
 import platform
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from executor.groups import folders, memory_limit, text
 
 _KIB: Final = 1024
 
@@ -31,14 +32,14 @@ class System:
 
 def read_system(root: Path = Path("/")) -> System:
     """The machine whose /proc and /sys lie under `root`."""
-    cpuinfo = _text(root / "proc/cpuinfo")
+    cpuinfo = text(root / "proc/cpuinfo")
     model = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
     sockets = set(re.findall(r"^physical id\s*:\s*(\d+)$", cpuinfo, re.MULTILINE))
-    lines = re.findall(r"^(\w+):\s*(\d+) kB$", _text(root / "proc/meminfo"), re.MULTILINE)
+    lines = re.findall(r"^(\w+):\s*(\d+) kB$", text(root / "proc/meminfo"), re.MULTILINE)
     meminfo = {key: int(kib) * _KIB for key, kib in lines}
     installed = meminfo.get("MemTotal") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limits = [limit for folder in _cgroups(root, "memory") if (limit := _memory_limit(folder)) is not None]
-    quotas = [quota for folder in _cgroups(root, "cpu") if (quota := _cpu_quota(folder)) is not None]
+    limits = [limit for folder in folders(root, "memory") if (limit := memory_limit(folder)) is not None]
+    quotas = [quota for folder in folders(root, "cpu") if (quota := _cpu_quota(folder)) is not None]
     ram = min([installed, *limits])
     return System(
         name=re.sub(r"[^a-z0-9.-]+", "-", platform.node().lower()).strip("-") or "this-machine",
@@ -53,7 +54,7 @@ def read_system(root: Path = Path("/")) -> System:
 def busy_seconds(root: Path = Path("/")) -> float | None:
     """Seconds that the cores of this process have been busy since boot, with anything; None where that is unknown."""
     wanted = {f"cpu{cpu}" for cpu in _cpus()}
-    lines = [line.split() for line in _text(root / "proc/stat").splitlines()]
+    lines = [line.split() for line in text(root / "proc/stat").splitlines()]
     # user, nice, system; not idle, iowait; irq, softirq, steal
     ticks = [sum(int(field) for field in (*line[1:4], *line[6:9])) for line in lines if line and line[0] in wanted]
     return sum(ticks) / os.sysconf("SC_CLK_TCK") if ticks else None
@@ -65,36 +66,10 @@ def _cpus() -> set[int]:
     return set(range(os.cpu_count() or 1))
 
 
-def _cgroups(root: Path, controller: str) -> Iterator[Path]:
-    """This process's cgroup and those around it, in version 2 and 1. In a container its own path may not be there:
-    then only the top is."""
-    base = root / "sys/fs/cgroup"
-    for line in _text(root / "proc/self/cgroup").splitlines():
-        number, names, path = line.split(":", 2)
-        if number == "0" or controller in names.split(","):
-            top = base if number == "0" else base / controller
-            here = top / path.strip("/")
-            yield from [here, *(parent for parent in here.parents if parent.is_relative_to(top))]
-
-
-def _memory_limit(folder: Path) -> int | None:
-    for name in ("memory.max", "memory.limit_in_bytes"):
-        if (words := _text(folder / name).strip()).isdigit():  # "max" is no limit
-            return int(words)
-    return None
-
-
 def _cpu_quota(folder: Path) -> float | None:
     """Cores' worth of time per period."""
-    words = _text(folder / "cpu.max").split() or [
-        _text(folder / "cpu.cfs_quota_us").strip(),  # -1 is no limit
-        _text(folder / "cpu.cfs_period_us").strip(),
+    words = text(folder / "cpu.max").split() or [
+        text(folder / "cpu.cfs_quota_us").strip(),  # -1 is no limit
+        text(folder / "cpu.cfs_period_us").strip(),
     ]
     return int(words[0]) / int(words[1]) if all(word.isdigit() for word in words) else None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError:
-        return ""

@@ -20,7 +20,7 @@ from executor.speculation.sampling import Sampling, distribution, draw
 from executor.speculation.verify import Proposal, require_finite
 from executor.tasks.context import visit
 from specsim.decision import DraftPolicy
-from specsim.memory import CHUNK_TOKENS
+from specsim.memory import DRAFT_TOKENS
 from specsim.schedule.graph import Task, TaskName
 
 
@@ -49,6 +49,7 @@ class DraftContext:
     link: Link
     load: Callable[[], ResidentModel]
     sequences: Callable[[TaskName], list[Sequence]]
+    admit: Callable[[Sequence], None]  # gives a sequence the draft's cache, where it has none yet
     working_cache: Callable[[int], SequenceCache]
     enter: Callable[[str], None]  # a phase of the memory's plan
     streamed: bool
@@ -75,6 +76,8 @@ class DraftContext:
         del self.under_way[visit(name), name.micro or 0]
 
     def _begin(self, sequences: list[Sequence]) -> Micro:
+        for sequence in sequences:
+            self.admit(sequence)
         own = [s.draft_cache for s in sequences if s.draft_cache is not None]
         caches = own if len(own) == len(sequences) and not self.streamed else []
         return Micro(sequences, caches, [], [[] for _ in sequences], [[] for _ in sequences])
@@ -174,14 +177,14 @@ def _choose(
 
 
 def _forward(d: DraftContext, caches: list[SequenceCache], feeds: list[list[int]], *, logits: bool) -> Tensor:
-    """Feed tokens to sequences, whole sequences at a time and about `CHUNK_TOKENS` tokens at once; the logits [n, V] of
-    each one's last token, if they are wanted."""
+    """Feed tokens to sequences, whole ones at a time and at most `DRAFT_TOKENS` tokens at once, or one longer sequence:
+    the logits [n, V] of each one's last token, if they are wanted."""
     assert d.model is not None, "the draft's weights are loaded before its first task"
     rows = []
     first = 0
     while first < len(feeds):
         last, tokens = first + 1, len(feeds[first])
-        while last < len(feeds) and tokens + len(feeds[last]) <= CHUNK_TOKENS:
+        while last < len(feeds) and tokens + len(feeds[last]) <= DRAFT_TOKENS:
             tokens += len(feeds[last])
             last += 1
         rows.append(_feed(d, caches[first:last], feeds[first:last], logits))

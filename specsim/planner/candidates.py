@@ -30,8 +30,8 @@ KV_PIECE: Final = 512 * MiB
 PREFILL_TOKENS: Final = 16384
 #: share of the fast memory that the activations of a prefill sweep may take
 SWEEP_SHARE: Final = 0.25
-#: the most that a prefill sweep is cut further. Sweeps that compute for longer than weights stream cost nothing, and what
-#: smaller activations leave free holds weights in every round; where that is, the search finds out
+#: the most that a prefill sweep is cut further. Sweeps that compute for longer than weights stream cost nothing, and
+#: what smaller activations leave free holds weights in every round; where that is, the search finds out
 MOST_CUTS: Final = 16
 #: share of the fast memory that one part of an FFN may take: a ring of three of them takes less than a twentieth, and
 #: the memory is left for weights that stay, which no pass has to wait for

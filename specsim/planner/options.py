@@ -18,7 +18,7 @@ from specsim.decision import MEMORY_OF, AttentionPlacement, DraftPolicy, LayerPl
 from specsim.hardware import Machine
 from specsim.memory import PINNABLE, kv_layer_bytes, kv_positions
 from specsim.model import FeedForward, Model
-from specsim.partition import embedding_bytes, layer_units
+from specsim.partition import embedding_bytes, layer_units, whole_bytes
 from specsim.schedule.drafting import lower_draft, micro_batches
 from specsim.schedule.graph import Builder, Graph
 from specsim.schedule.passes import PassPlan, lower_pass, on_main
@@ -63,12 +63,12 @@ def measure(graph: Graph, machine: Machine, *, waiting_loads: bool) -> Loads:
 def ram_holds_all(case: Case, policy: Policy) -> bool:
     """Whether RAM takes every weight page-locked beside all caches: then nothing slower is worth a look."""
     budget = case.machine.budgets()["ram"]
-    weights = float(case.target.weight_bytes)
+    weights = float(whole_bytes(case.target))
     caches = case.target.layers * kv_layer_bytes(case, policy)
     others = caches + embedding_bytes(case.target)
     if case.draft is not None and policy.gamma:
         positions = kv_positions(case.workload, policy.in_flight, policy.gamma)
-        others += case.draft.weight_bytes + case.draft.layers * kv_bytes(case.draft, positions)
+        others += whole_bytes(case.draft) + case.draft.layers * kv_bytes(case.draft, positions)
     return weights + caches <= PINNABLE * budget and weights + others <= budget
 
 

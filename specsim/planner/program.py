@@ -207,10 +207,10 @@ class PlacementProgram:
         for k in self.layers:
             units = self.units(k.kind)
             for place, v in self.attention[k].items():
-                size = units.attention_bytes * (MEMORY_OF[place.weights] == memory) + kv * (place.kv == memory)
+                size = units.attention_held * (MEMORY_OF[place.weights] == memory) + kv * (place.kv == memory)
                 terms.append((size / GB, v))
             for part, v in self.parts[k].items():
-                terms.append((units.part_bytes * (MEMORY_OF[part.weights] == memory) / GB, v))
+                terms.append((units.part_held * (MEMORY_OF[part.weights] == memory) / GB, v))
         return terms
 
     def _pinned(self, kv: float) -> list[Term]:
@@ -219,8 +219,8 @@ class PlacementProgram:
         for k in self.layers:
             units = self.units(k.kind)
             terms += [(kv / GB, v) for a, v in self.attention[k].items() if (a.processor, a.kv) == ("gpu", "ram")]
-            terms += [(units.attention_bytes / GB, v) for a, v in self.attention[k].items() if a.weights == "pinned"]
-            terms += [(units.part_bytes / GB, v) for part, v in self.parts[k].items() if part.weights == "pinned"]
+            terms += [(units.attention_held / GB, v) for a, v in self.attention[k].items() if a.weights == "pinned"]
+            terms += [(units.part_held / GB, v) for part, v in self.parts[k].items() if part.weights == "pinned"]
         return terms
 
     def _switch(

@@ -15,7 +15,16 @@ from typing import Final
 
 from specsim.case import Case
 from specsim.decision import Decision
-from specsim.planner.candidates import GAMMAS, MOST_CUTS, RING_SLOTS, Candidate, Fixed, candidates, least_demanding, make
+from specsim.planner.candidates import (
+    GAMMAS,
+    MOST_CUTS,
+    RING_SLOTS,
+    Candidate,
+    Fixed,
+    candidates,
+    least_demanding,
+    make,
+)
 from specsim.planner.evaluate import Evaluator
 from specsim.planner.grid import Grid
 from specsim.planner.problem import Placed

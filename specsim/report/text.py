@@ -108,6 +108,9 @@ def _memory(plan: Plan) -> Iterator[str]:
         largest = sorted(peaks["decode"][memory].items(), key=lambda item: -item[1])[:3]
         rows.append((memory, *sizes, show(budget, "bytes"), ", ".join(name for name, _ in largest)))
     yield from (f"  {line}" for line in table(("memory", *PHASES, "budget", "largest in decode"), rows))
+    itself = plan.case.machine.host.process_bytes
+    limit = show(budgets["ram"] + itself, "bytes")
+    yield f"  a limit of {limit} holds the RAM budget and {show(itself, 'bytes')} for the process itself"
 
 
 def _runners_up(plan: Plan) -> Iterator[str]:

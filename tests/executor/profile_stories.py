@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 
 from executor.profile.decode import DecodeShape, dense_model
-from executor.profile.disk import DiskSizes
+from executor.profile.disk import DiskSizes, Way
 from executor.profile.measure import Effort
 from executor.profile.probes import ATTENTION, READ, STEP, Sizes
 from executor.profile.sampling import Samples
@@ -24,7 +24,7 @@ HOST = Sizes(
     attention=DecodeShape(MODEL, sequences=2, new=2, context=16),
     step=DecodeShape(MODEL, sequences=2, new=1, context=4),
 )
-DISK = DiskSizes(file_bytes=2**18, block_bytes=2**16)
+DISK = DiskSizes(file_bytes=2**18, unit_bytes=2**16, ways=(Way(1, 2**16), Way(2, 2**14)))
 NO_TIME = Effort(processor_seconds=0.0, disk_seconds=0.0)
 
 DTYPE = {"bf16": "bfloat16", "fp32": "float32", "fp16": "float16"}

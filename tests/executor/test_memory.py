@@ -44,3 +44,11 @@ def test_what_exceeds_a_budget_is_refused_and_not_entered() -> None:
     assert ledger.used("ram") == 2 * 2**20
     ledger.take("ram", "ring", 2**20)
     assert ledger.peaks == {"ram": 3 * 2**20}
+
+
+def test_a_new_phase_is_told_once() -> None:
+    told: list[str] = []
+    ledger = Ledger({"ram": 1.0}, on_phase=lambda: told.append(ledger.phase))
+    for phase in ("prefill", "prefill", "decode", "prefill"):
+        ledger.enter(phase)
+    assert told == ["prefill", "decode", "prefill"]

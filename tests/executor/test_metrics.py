@@ -70,6 +70,8 @@ PREDICTED = Predicted(
     acceptance=(0.7, 0.7),
     accepted_per_round=1.19,
     peak_bytes={"vram": 2**30, "ram": 2**31},
+    process_bytes=2**28,
+    peak_process_bytes=2**31 + 2**28,
 )
 METRICS = Metrics(
     requests=4,
@@ -83,6 +85,8 @@ METRICS = Metrics(
     accepted_per_round=1.25,
     proposed=40,
     peak_bytes={"vram": 2**29, "pinned": 2**20, "disk": 0},
+    process_bytes=2**27,
+    peak_process_bytes=2**31,
     utilisation={"gpu": 0.5},
     bytes_moved={"h2d": 2**32},
     numerics="exact",
@@ -90,6 +94,7 @@ METRICS = Metrics(
     gamma=2,
     predicted=PREDICTED,
     replayed_s=2.0,
+    between_tasks=0.02,
 )
 
 
@@ -133,7 +138,24 @@ def test_a_person_sees_the_ratio_of_measured_to_predicted() -> None:
         ("accepted per round", "1.25", "1.19", "1.05"),
         ("peak vram", "512 MiB", "1.00 GiB", "0.50"),
         ("peak pinned", "1.00 MiB", "-", "-"),
+        ("process itself", "128 MiB", "256 MiB", "0.50"),
+        ("peak, all in all", "2.00 GiB", "2.25 GiB", "0.89"),
     ]
+
+
+def test_the_peak_of_all_is_of_what_lies_in_ram_at_once_and_the_process() -> None:
+    plan = plans.plan()
+    host = replace(plan.case.machine.host, process_bytes=1000.0)
+    plan = replace(plan, case=replace(plan.case, machine=replace(plan.case.machine, host=host)))
+    phases = plan.predicted.peak_bytes.values()
+    assert Predicted.of(plan).peak_process_bytes == 1000 + max(phase["ram"] for phase in phases)
+    emulated = Predicted.of(plan, ("ram", "vram"))
+    assert emulated.peak_process_bytes == 1000 + max(phase["ram"] + phase["vram"] for phase in phases)
+
+
+def test_where_the_kernel_does_not_say_nothing_is_said() -> None:
+    silent = replace(METRICS, process_bytes=None, peak_process_bytes=None)
+    assert silent.comparison()[-1][0] == "peak pinned"
 
 
 def test_plain_decoding_has_no_line_about_acceptance() -> None:

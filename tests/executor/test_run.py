@@ -82,11 +82,29 @@ def test_a_run_leaves_outputs_metrics_and_both_timelines(folder: Path, plan: Pla
     assert all(name.startswith(("verify.", "draft.")) for name in ahead), "only what was lowered ahead is not predicted"
 
 
-def test_the_peak_of_each_memory_is_nearly_what_was_planned(folder: Path, plan: Plan, tmp_path: Path) -> None:
+def test_the_disk_is_read_as_the_plans_machine_says(
+    folder: Path, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[dict[str, Any]] = []
+
+    def reader(**how: Any) -> Reader:
+        made.append(how)
+        return Reader(**how)
+
+    monkeypatch.setattr("executor.run.Reader", reader)
+    machine = plan.case.machine
+    deeper = replace(machine, disk=replace(machine.disk, queue_depth=3, block_bytes=8192))
+    run(replace(plan, case=replace(plan.case, machine=deeper)), options(folder, tmp_path / "out"))
+    found = sorted(outputs(tmp_path / "out"), key=lambda line: line["id"])
+    assert [line["output_ids"] for line in found] == expected(folder)
+    assert [(how["queue_depth"], how["block_bytes"]) for how in made] == [(3, 8192)]
+
+
+def test_the_peak_of_each_memory_is_at_most_what_was_planned(folder: Path, plan: Plan, tmp_path: Path) -> None:
     result = run(plan, options(folder, tmp_path / "out"))
     planned = max(memories["ram"] for memories in totals(peak_items(plan.case, plan.decision)).values())
-    # Slots of a ring are whole blocks, caches lack the candidates that no request has room for.
-    assert planned * 0.9 < result.metrics.peak_bytes["ram"] < planned * 1.3
+    # The plan counts the most that slots of a ring may take, and caches with candidates that no request has room for.
+    assert planned * 0.6 < result.metrics.peak_bytes["ram"] <= planned
 
 
 def test_options_change_what_is_asked_for(folder: Path, plan: Plan, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_a_gpu_alone_takes_its_default_host_and_says_so() -> None:
         "pcie4x16",  # the host offers pcie5x16, the card does not
         "nvme-gen4",
     )
-    assert (machine.vram_budget_bytes, machine.ram_budget_bytes) == (23 * GiB, 122 * GiB)
+    assert (machine.vram_budget_bytes, machine.ram_budget_bytes) == (23 * GiB, 121.5 * GiB)
     assert fact(machine, "machine.host") == Fact(
         "machine.host", "desktop-ddr5-128g", "assumed", "default host of rtx4090; choose with --host"
     )
@@ -59,7 +59,7 @@ def test_a_host_alone_is_a_machine_without_a_gpu(given: dict[str, Any]) -> None:
     machine = assemble(**given)
     assert (machine.gpu, machine.link, machine.vram_budget_bytes) == (None, None, 0.0)
     assert (machine.main, machine.fast) == ("cpu", "ram")
-    assert machine.budgets() == {"ram": 58 * GiB, "disk": 2e12}
+    assert machine.budgets() == {"ram": 57.5 * GiB, "disk": 2e12}
     assert assemble(machine="desktop-cpu").host == machine.host
 
 
@@ -140,6 +140,14 @@ def test_a_machine_without_facts_reads_back_without_facts() -> None:
     assert from_dict(to_dict(bare)) == bare
 
 
+def test_how_the_disk_is_read_is_assumed_or_part_of_the_file() -> None:
+    machine = assemble(machine="desktop-cpu")
+    assert (machine.disk.queue_depth, machine.disk.block_bytes) == (1, 64 * 2**20)
+    assert {fact(machine, f"disk.{name}").kind for name in ("queue_depth", "read_block")} == {"assumed"}
+    deeper = replace(machine, disk=replace(machine.disk, queue_depth=4, block_bytes=2**24))
+    assert from_dict(to_dict(deeper)).disk == deeper.disk
+
+
 def test_what_if_values_are_marked_as_changed() -> None:
     faster = assemble(machine="env1").scaled(link=2.0)
     back = from_dict(to_dict(faster))
@@ -202,7 +210,7 @@ def test_a_bad_key_is_named(path: tuple[str | int, ...], value: Any, message: st
 def test_a_reserve_that_leaves_nothing_is_refused(tmp_path: Path) -> None:
     data = to_dict(assemble(machine="desktop-cpu"))
     del data["facts"]["ram_budget"]
-    data["sources"] = {key: s for key, s in data["sources"].items() if s["why"] != "ram less ram_reserve"}
+    data["sources"] = {key: s for key, s in data["sources"].items() if s["why"] != "ram less ram_reserve and process"}
     data["host"]["facts"]["ram"][0] = "4 GiB"
     with pytest.raises(InputError, match="ram of 4 GiB leaves nothing beside a reserve of 6 GiB; set --ram"):
         from_dict(data)

@@ -1,7 +1,7 @@
 """Peaks of every memory, item by item, worked out by hand for the tiny model.
 
-`stories.model`: attention 160 bytes, FFN 192 (one part), head 88, embedding 80; hidden states 8 bytes and K and V of a
-layer 12 bytes per token. `stories.workload`: prompts of 4 tokens, 5 tokens of output.
+`stories.model`, as held: attention 384 bytes, FFN 192 (one part), head 192, embedding 128; hidden states 8 bytes and K
+and V of a layer 12 bytes per token. `stories.workload`: prompts of 4 tokens, 5 tokens of output.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from specsim import memory
 from specsim.case import Case
 from specsim.decision import Decision, Policy
 from specsim.errors import InputError
-from specsim.memory import JOIN_TOKENS, LOGITS_ROWS, PHASES
+from specsim.memory import DRAFT_TOKENS, JOIN_TOKENS, LOGITS_ROWS, PHASES
 from specsim.model import FeedForward
 from tests.specsim import stories
 
-DRAFT = stories.model(name="draft", layers=1)  # 260 parameters, 520 bytes
+DRAFT = stories.model(name="draft", layers=1)
+DRAFT_BYTES = 384 + 192 + 192 + 128.0
+SLOT = 6 * 2 * 4096.0  # the attention's six tensors, each in two blocks
 
 
 def plan(strategy: str = "serial", attention: str = "gpu", weights: str = "vram", **policy: Any) -> Decision:
@@ -30,12 +32,12 @@ def items(case: Case, decision: Decision, phase: str, where: str) -> dict[str, f
 
 
 def spaces(tokens: float, head_rows: float, *, hidden: float = 1, micro: int = 1) -> dict[str, float]:
-    """Workspaces of the tiny model: heads 2 * 2 + 2 * 1 of 3, FFN 2 h + 3 f = 32 elements, 10 logits of 4 bytes."""
+    """Workspaces of the tiny model: heads 2 * 2 + 2 * 1 of 3, FFN 2 h + 3 f = 32 elements, 10 logits of 2 + 4 bytes."""
     parts = {
         "hidden states": 3 * 8 * tokens * hidden,
         "attention workspace": tokens / micro * 6 * 3 * 2,
         "ffn workspace": tokens * 32 * 2,
-        "logits": head_rows * 40,
+        "logits": head_rows * 60,
     }
     return parts | {"allocator rounding": 0.03 * sum(parts.values())}
 
@@ -65,19 +67,19 @@ def test_there_are_no_more_sequences_than_requests() -> None:
 
 def test_plain_decoding_with_everything_in_vram() -> None:
     case, decision = stories.case(), plan(batch=2)
-    held = {"head": 88.0, "ring": 2 * 192.0, "weights": 2 * (160 + 192.0), "kv": 2 * 12 * 2 * (4 + 5.0)}
+    held = {"head": 192.0, "ring": 2 * SLOT, "weights": 2 * (384 + 192.0), "kv": 2 * 12 * 2 * (4 + 5.0)}
     assert items(case, decision, "prefill", "vram") == held | spaces(8, 2)
     assert items(case, decision, "transition", "vram") == held
     assert items(case, decision, "decode", "vram") == held | spaces(2, 2)
     for phase in PHASES:
-        assert items(case, decision, phase, "ram") == {"embedding": 80}
+        assert items(case, decision, phase, "ram") == {"embedding": 128}
         assert items(case, decision, phase, "disk") == {}
 
 
 def test_without_a_gpu_ram_is_the_fast_memory() -> None:
     case = stories.case(stories.machine(bare=True))
     decision = plan(attention="bare", weights="ram", ring_slots=0)
-    held = {"head": 88.0, "ring": 0.0, "embedding": 80.0, "weights": 704.0, "kv": 2 * 12 * 9.0}
+    held = {"head": 192.0, "ring": 0.0, "embedding": 128.0, "weights": 1152.0, "kv": 2 * 12 * 9.0}
     assert items(case, decision, "decode", "ram") == held | spaces(1, 1)
     assert set(memory.peak_items(case, decision)["decode"]) == {"ram", "disk"}
 
@@ -86,16 +88,16 @@ def test_a_tied_embedding_in_ram_is_the_head() -> None:
     target = stories.model(tied=True)
     bare, full = stories.case(stories.machine(bare=True), target), stories.case(target=target)
     assert "embedding" not in items(bare, plan(attention="bare", weights="ram"), "decode", "ram")
-    assert items(full, plan(), "decode", "ram")["embedding"] == 80
+    assert items(full, plan(), "decode", "ram")["embedding"] == 128
 
 
 def test_homes_of_weights() -> None:
     case = stories.case()
     pinned = memory.placed_items(case, plan().policy, stories.layers(case.target, weights="pinned", ffn="pageable"))
-    assert pinned["decode"]["ram"] == {"pinned weights": 2 * 160, "pageable weights": 2 * 192}
+    assert pinned["decode"]["ram"] == {"pinned weights": 2 * 384, "pageable weights": 2 * 192}
     disk = memory.placed_items(case, plan(ring_slots=3).policy, stories.layers(case.target, weights="disk"))
-    assert disk["prefill"]["disk"] == {"weights": 2 * 352}
-    assert disk["prefill"]["ram"] == {"disk staging": 3 * 192}
+    assert disk["prefill"]["disk"] == {"weights": 2 * 576}
+    assert disk["prefill"]["ram"] == {"disk staging": 3 * SLOT}
     bare = stories.case(stories.machine(bare=True))
     assert memory.placed_items(bare, plan().policy, stories.layers(case.target, "bare", "disk"))["decode"]["ram"] == {
         "kv": 2 * 12 * 9
@@ -164,7 +166,7 @@ def drafting(policy: Policy, *, bare: bool = False) -> memory.Peaks:
 
 def test_a_draft_that_keeps_its_cache_in_vram() -> None:
     peaks = drafting(draft_plan())
-    weights, cache = {"draft weights": 520.0}, {"draft kv": 12 * 4 * (4 + 5 + 2.0)}
+    weights, cache = {"draft weights": DRAFT_BYTES}, {"draft kv": 12 * 4 * (4 + 5 + 2.0)}
     assert peaks["prefill"]["vram"] == weights
     assert peaks["decode"]["vram"] == weights | cache | {"draft workspace": sum(spaces(2, 2).values())}
     assert peaks["transition"]["vram"] == weights | cache | {"draft workspace": sum(spaces(22, 2).values())}
@@ -174,8 +176,8 @@ def test_a_draft_that_keeps_its_cache_in_vram() -> None:
 def test_a_draft_that_waits_lies_in_ram_meanwhile() -> None:
     peaks = drafting(draft_plan(draft=stories.on_gpu("vram", 2, waits=True)))
     assert peaks["prefill"]["vram"] == {}
-    assert peaks["transition"]["vram"]["draft weights"] == 520
-    assert [peaks[phase]["ram"] for phase in PHASES] == [{"draft weights (to load)": 520}] * 3
+    assert peaks["transition"]["vram"]["draft weights"] == DRAFT_BYTES
+    assert [peaks[phase]["ram"] for phase in PHASES] == [{"draft weights (to load)": DRAFT_BYTES}] * 3
 
 
 @pytest.mark.parametrize(("micro", "batches", "buffers"), [(2, 1, 1), (2, 2, 2), (1, 1, 2)])
@@ -197,13 +199,13 @@ def test_a_draft_without_a_cache_makes_it_anew() -> None:
 
 def test_newcomers_bring_their_prompts_to_the_draft_too() -> None:
     peaks = drafting(draft_plan(refill=True))
-    assert peaks["decode"]["vram"]["draft workspace"] == pytest.approx(sum(spaces(2 + JOIN_TOKENS, 2).values()))
+    assert peaks["decode"]["vram"]["draft workspace"] == pytest.approx(sum(spaces(DRAFT_TOKENS, 2).values()))
 
 
 def test_a_draft_on_the_cpu_takes_no_vram() -> None:
     peaks = drafting(draft_plan(draft=stories.on_cpu("ram", 2)))
     assert all(peaks[phase]["vram"] == {} for phase in PHASES)
-    assert peaks["decode"]["ram"]["draft weights"] == 520
+    assert peaks["decode"]["ram"]["draft weights"] == DRAFT_BYTES
     assert drafting(draft_plan(draft=stories.on_cpu("ram", 2)), bare=True)["decode"]["ram"] == peaks["decode"]["ram"]
 
 

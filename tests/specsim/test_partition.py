@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 
 from specsim.model import FeedForward, read_config
-from specsim.partition import MOST_PARTS, PART_BYTES, embedding_bytes, head_bytes, largest_unit_bytes, layer_units
+from specsim.partition import (
+    BLOCK,
+    LINE,
+    MOST_PARTS,
+    PART_BYTES,
+    embedding_bytes,
+    head_bytes,
+    largest_slot_bytes,
+    layer_units,
+    whole_bytes,
+)
 from specsim.profiles import find, names
 from specsim.units import MiB
 from tests.specsim import stories
@@ -72,22 +82,34 @@ def test_a_dense_ffn_has_three_parts_at_most() -> None:
     assert [(units.parts, units.part_bytes) for units in cuts] == [(1, 192), (3, 64), (3, 64)]
 
 
-def test_a_ring_of_small_parts_is_small() -> None:
-    ffn = FeedForward(8, experts=16, top_k=1)
-    model = stories.model(ffn=ffn)
-    assert [largest_unit_bytes(model, size) for size in (10**6, 400, 1)] == [16 * 192, 2 * 192, 288]  # with the router
+def test_what_stays_begins_on_cache_lines() -> None:
+    model = stories.model()  # q and o 48 bytes, k and v 24, norms 8, and gate, up and down 64
+    units = layer_units(model, model.ffn, PART_BYTES)
+    assert (units.attention_held, units.part_held) == (6 * LINE, 3 * LINE)
+    assert (head_bytes(model), embedding_bytes(model)) == (128 + LINE, 128)  # 80 bytes, and the norm's 8
+    assert whole_bytes(model) == 2 * (6 + 3) * LINE + 128 + LINE + 128
+    assert whole_bytes(stories.model(tied=True)) == whole_bytes(model) - 128
 
 
-def test_the_outer_units() -> None:
+def test_what_visits_lies_in_whole_blocks() -> None:
     model = stories.model()
-    assert (head_bytes(model), embedding_bytes(model)) == ((10 * 4 + 4) * 2, 10 * 4 * 2)
+    assert layer_units(model, model.ffn, PART_BYTES).slot_bytes == 6 * 2 * BLOCK  # of the attention's six tensors
+    wide = stories.wide()  # matrices of 512 MiB, which may begin and end inside a block
+    assert layer_units(wide, wide.ffn, PART_BYTES).slot_bytes == 512 * MiB + BLOCK
+
+
+def test_a_ring_of_small_parts_is_small() -> None:
+    ffn = FeedForward(8 * 64, experts=16, top_k=1)  # matrices of one block
+    model = stories.model(ffn=ffn)
+    whole, four = 16 * 3 * 2 * BLOCK, 4 * 3 * 2 * BLOCK
+    slots = [largest_slot_bytes(model, size) for size in (10**6, 12 * BLOCK, 1)]
+    assert slots == [whole, four, 7 * 2 * BLOCK]  # the attention, with the router, is the largest at last
 
 
 def test_a_ring_slot_holds_the_largest_unit_of_any_layer() -> None:
-    ffn, dense = FeedForward(2, experts=2, top_k=1), FeedForward(100)
+    ffn, dense = FeedForward(2, experts=2, top_k=1), FeedForward(10_000)
     model = stories.model(family="qwen3_moe", ffn=ffn, dense_ffn=dense, dense_layers=(1,))
-    assert largest_unit_bytes(model, PART_BYTES) == 3 * 4 * 100 * 2
-    assert largest_unit_bytes(stories.model(ffn=FeedForward(2)), PART_BYTES) == 160  # the attention's
+    assert largest_slot_bytes(model, PART_BYTES) == layer_units(model, dense, PART_BYTES).slot_bytes == 3 * 21 * BLOCK
 
 
 @pytest.mark.parametrize("name", names("model"))

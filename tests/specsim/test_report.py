@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 
@@ -93,7 +95,15 @@ def test_memory_is_by_phase_beside_the_budget() -> None:
     memory = next(section for section in answer(decision) if section.startswith("Peak memory"))
     rows = [line.split() for line in memory.splitlines()]
     assert rows[1] == ["memory", "prefill", "transition", "decode", "budget", "largest", "in", "decode"]
-    assert [row[0] for row in rows[2:]] == ["vram", "ram"]  # the disk holds nothing
+    assert [row[0] for row in rows[2:-1]] == ["vram", "ram"]  # the disk holds nothing
+
+
+def test_the_limit_that_holds_a_plan_is_its_ram_and_the_process_itself() -> None:
+    decision = stories.decision("serial", stories.layers(stories.model()), batch=4, ring_slots=0)
+    host = replace(stories.machine().host, process_bytes=2.0**28)
+    machine = replace(stories.machine(), host=host, ram_budget_bytes=2.0**30)
+    memory = next(section for section in answer(decision, stories.case(machine)) if section.startswith("Peak memory"))
+    assert memory.splitlines()[-1] == "  a limit of 1.25 GiB holds the RAM budget and 256 MiB for the process itself"
 
 
 def test_what_lost_what_to_buy_and_what_is_trusted() -> None:
