@@ -9,7 +9,8 @@ import os
 # A team of threads waits for its members at every operation. By default they spin as long as it takes, so that whoever
 # has no core of its own, because another program computes too, holds all the others up by milliseconds; asleep at once,
 # waking them takes longer than most operations of a decode step. A spin of some ten microseconds spares most of that.
-# The runtime spins only while there are no more threads than cores, so a run computes in one thread and its team.
+# The runtime spins only while there are no more threads than cores, so a run without a GPU, real or emulated, computes
+# in one thread and its team.
 # This holds for the OpenMP runtime that torch brings along, unless torch was imported before.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")

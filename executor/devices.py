@@ -54,6 +54,8 @@ def lanes_for(devices: Devices) -> Callable[[str], Lane]:
 
 
 def worker_for(devices: Devices) -> Callable[[str], str]:
-    """And the thread of each: streams that compute on the host's cores for one processor share it."""
-    computing = {"cpu"} if devices.cuda else {"cpu", "gpu"}
-    return lambda stream: resource(stream) if resource(stream) in computing else stream
+    """And the thread of each: without CUDA, streams that compute for one processor share it. With it all have their
+    own: a host thread may have to wait for the GPU, and others of the CPU need not."""
+    if devices.cuda:
+        return str
+    return lambda stream: resource(stream) if resource(stream) in ("cpu", "gpu") else stream

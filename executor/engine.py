@@ -1,8 +1,8 @@
 """Runs a task graph for real: streams are FIFO, and each task runs when those it depends on are done.
 
-Every stream has a thread, or shares one with others: streams that compute on the same cores take turns that way, as two
+Every stream has a thread, or shares one with others: streams that compute for one processor take turns that way, as two
 products at once, each on all cores, would hold each other up at every barrier; and the one team of threads that they
-then need may spin a little between operations, which no library dares to with more threads than cores.
+then need may spin a little between operations, which the library does not with more threads than cores.
 
 The engine knows nothing of models. It gets tasks and, for each, what to call; it keeps the order that the graph
 promises, measures when every task ran, and sees to it that nothing hangs: the first error of any thread, or a task

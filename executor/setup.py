@@ -111,7 +111,7 @@ def prepare(
     )
     drafts = None
     if draft is not None and drafting is not None:
-        drafts = _drafts(plan, drafting, draft, devices, link, ledger, ways, floor, admission)
+        drafts = _drafts(plan, drafting, draft, devices, link, reader, ledger, ways, floor, admission)
     return Job(plan, engine, floor, ledger, context, drafts)
 
 
@@ -159,6 +159,7 @@ def _drafts(
     draft: Checkpoint,
     devices: Devices,
     link: Link,
+    reader: Reader,
     ledger: Ledger,
     ways: Ways,
     floor: Floor,
@@ -169,7 +170,7 @@ def _drafts(
 
     def load() -> ResidentModel:
         ledger.take(home, "draft weights", whole_bytes(draft.architecture.model))
-        return load_resident(draft, ways.numerics, device)
+        return load_resident(draft, ways.numerics, device, reader)
 
     return DraftContext(
         policy,

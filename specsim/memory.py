@@ -32,6 +32,10 @@ LOGITS_ROWS: Final = 1024
 #: columns of the logits that are computed at once: what a library unpacks of the head, the largest of all matrices, is
 #: no more than of others
 LOGITS_COLUMNS: Final = 4096
+#: elements of K in a layer that attend at once on the CPU; a sequence that has more attends alone, and then K, V, their
+#: parts that a prompt's queries see, scores and sums take about so many bytes for each
+GATHERED_ELEMENTS: Final = 500_000
+GATHERED_BYTES: Final = 24
 #: the draft, which waits for no weights, reads whole sequences of so many tokens at once (or one, if it is longer)
 DRAFT_TOKENS: Final = 1024
 #: experts are not asked for evenly: the fullest part of an FFN gets at most this many times its share of the tokens
@@ -134,6 +138,10 @@ def fixed_items(case: Case, policy: Policy) -> Peaks:
     peaks["prefill"][fast] |= workspaces(
         target, wave, policy.prefill_micro_batches, policy.prefill_batch, part_bytes=policy.part_bytes
     )
+    gathered = (longest[0] + workload.output_tokens + policy.gamma) * target.kv_heads * target.head_dim
+    if fast == "ram" and gathered > GATHERED_ELEMENTS:
+        for phase in ("prefill", "decode"):
+            peaks[phase]["ram"]["gathered cache"] = float(GATHERED_BYTES * gathered)
     tokens = policy.batch * (policy.gamma + 1) + joining
     peaks["decode"][fast] |= workspaces(
         target, tokens, policy.verify_micro_batches, tokens, batches=policy.batches, part_bytes=policy.part_bytes

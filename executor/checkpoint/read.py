@@ -9,7 +9,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from specsim.units import MiB
 _HUGE_PAGE: Final = int(2 * MiB)
 #: most of a unit fits: one call, which the kernel cuts into requests and keeps the disk's queue full with
 BLOCK_BYTES: Final = int(64 * MiB)
-#: what visits RAM beside the plan at most, in a scratch or in the page cache
+#: what one thread has of RAM beside the plan at most, in a scratch or in the page cache
 _VISITING: Final = int(4 * MiB)
 _DIRECT_FLAG: Final[int | None] = getattr(os, "O_DIRECT", None)  # Linux has it
 
@@ -72,7 +71,6 @@ class Reader:
         self._direct = direct is not False and _DIRECT_FLAG is not None
         self._may_fall_back = direct is None
         self._descriptors: dict[tuple[Path, bool], int] = {}
-        self._helpers: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
 
     def read(self, layout: Layout, buffer: Tensor) -> int:
@@ -98,11 +96,8 @@ class Reader:
         return total
 
     def close(self) -> None:
-        """End the threads and close the files, once nobody reads any more."""
+        """Close the files, once nobody reads any more."""
         with self._lock:
-            if self._helpers is not None:
-                self._helpers.shutdown()
-            self._helpers = None
             for descriptor in self._descriptors.values():
                 os.close(descriptor)
             self._descriptors.clear()
@@ -110,30 +105,34 @@ class Reader:
     def _read_all(self, blocks: deque[Extent], memory: memoryview) -> int:
         """Read every block to its place in `memory`, as many at once as the queue is deep. When this returns or raises,
         no thread writes there any more."""
+        totals: list[int] = []
+        errors: list[BaseException] = []
 
-        def drain() -> int:
+        def drain() -> None:
             total = 0
             try:
                 while (block := _next(blocks)) is not None:
                     total += self._read(block, memory[block.at : block.at + block.nbytes])
-            except BaseException:
+            except BaseException as error:
                 blocks.clear()  # the others stop too
-                raise
-            return total
+                errors.append(error)
+            totals.append(total)
 
-        helping = [self._pool().submit(drain) for _ in range(min(self.queue_depth, len(blocks)) - 1)]
+        # They end with the read, which takes far longer than starting them; and a disk that hangs hangs no exit.
+        helpers = [threading.Thread(target=drain, name="read", daemon=True) for _ in range(self.queue_depth - 1)]
+        begun = []
         try:
-            total = drain()
+            for helper in helpers[: len(blocks) - 1]:
+                helper.start()
+                begun.append(helper)
+            drain()
         finally:
-            begun = [future for future in helping if not future.cancel()]
-            wait(begun)
-        return total + sum(future.result() for future in begun)
-
-    def _pool(self) -> ThreadPoolExecutor:
-        with self._lock:
-            if self._helpers is None:
-                self._helpers = ThreadPoolExecutor(self.queue_depth - 1, thread_name_prefix="read")
-            return self._helpers
+            blocks.clear()
+            for helper in begun:
+                helper.join()
+        if errors:
+            raise errors[0]
+        return sum(totals)
 
     def _read(self, block: Extent, memory: memoryview) -> int:
         done = total = 0

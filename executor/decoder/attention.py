@@ -19,13 +19,11 @@ from torch.nn import functional
 from executor.architecture import Architecture
 from executor.decoder.cache import Segment, write
 from executor.decoder.numerics import Numerics
+from specsim.memory import GATHERED_ELEMENTS
 
 #: query rows and cached positions of a tile: the one shape of EXACT, and what sequences' sizes are counted in
 QUERY_TILE: Final = 16
 KV_BLOCK: Final = 64
-#: elements of K, of V, and of the queries that attend at once: in float32 these and what follows from them take about
-#: 24 bytes for each, 12 MB; more at once is not faster
-MAX_GATHERED: Final = 500_000
 #: FAST gathers sequences of up to so many query tiles, and elements of K each; larger ones attend one by one. Decoding
 #: 16 sequences on two threads, gathering them was 1.5 to 2 times as fast up to 33,000 elements, 1.1 to 1.3 at 47,000,
 #: 0.8 to 1.2 at 65,000 and 0.8 to 1.1 at 82,000. A prompt's many rows leave no call to save.
@@ -87,7 +85,7 @@ def _alike(numerics: Numerics, members: list[_Member]) -> Iterator[list[_Member]
         kv_heads, _, head_dim = some[0].cache[0].shape
         gathered = max(member.blocks for member in some) * KV_BLOCK * kv_heads * head_dim
         queries = tiles * QUERY_TILE * kv_heads * head_dim
-        at_once = max(1, MAX_GATHERED // max(gathered, queries))
+        at_once = max(1, GATHERED_ELEMENTS // max(gathered, queries))
         if not numerics.exact and (tiles > FAST_TILES or gathered > FAST_GATHERED):
             at_once = 1
         for first in range(0, len(some), at_once):
@@ -140,16 +138,19 @@ def _exact(rows: Tensor, gathered: Tensor, positions: Tensor, window: int | None
     k, v = gathered.view(2, n, kv_heads, -1, KV_BLOCK, head_dim)
     cached = torch.arange(gathered.shape[3], device=rows.device).view(-1, 1, KV_BLOCK)
     out = []
+    seen, keys, values = slice(0), k, v
     for i, tile in enumerate(torch.split(rows, QUERY_TILE, dim=2)):
-        seen = slice(_oldest(oldest[i], window) // KV_BLOCK, newest[i] // KV_BLOCK + 1)
+        before, seen = seen, slice(_oldest(oldest[i], window) // KV_BLOCK, newest[i] // KV_BLOCK + 1)
+        if seen != before:  # for fewer than all blocks these are copies, which many tiles of a prompt share
+            keys, values = k[:, :, seen].flatten(0, 2), v[:, :, seen].flatten(0, 2)
         live = min(QUERY_TILE, count - i * QUERY_TILE)
         hidden = _visible(tiles[:, None, None, i, :live, None], cached[seen], window).logical_not_()
         each = (n, kv_heads, hidden.shape[2], QUERY_TILE, -1)  # hidden: [n, 1, blocks, live, block]
-        scores = torch.bmm(tile[:, :, None].expand(each).flatten(0, 2), k[:, :, seen].flatten(0, 2).mT)
+        scores = torch.bmm(tile[:, :, None].expand(each).flatten(0, 2), keys.mT)
         weights = scores.view(each)[..., :live, :].masked_fill_(hidden, -torch.inf)
         weights.sub_(weights.amax((2, 4), keepdim=True)).exp_()
         filled = functional.pad(weights, (0, 0, 0, QUERY_TILE - live)) if live < QUERY_TILE else weights
-        sums = torch.bmm(filled.flatten(0, 2), v[:, :, seen].flatten(0, 2)).view(each)[..., :live, :]
+        sums = torch.bmm(filled.flatten(0, 2), values).view(each)[..., :live, :]
         total = functools.reduce(torch.add, sums.unbind(2))
         out.append(total / functools.reduce(torch.add, weights.sum(-1, keepdim=True).unbind(2)))
     return out[0] if len(out) == 1 else torch.cat(out, dim=2)

@@ -21,6 +21,9 @@ NARROW: Final = (torch.bfloat16, torch.float16)
 TILE: Final = 32
 #: rows of a product at most: more are not faster
 MOST_ROWS: Final = 512
+#: elements of a weight matrix that `invariant` takes at once: a trial makes up another of its size, and what it is
+#: compared with, 20 MB at most
+MOST_WEIGHTS: Final = 4 << 20
 #: up to so many rows the weights are the operand to repack where they have more rows than columns: a quarter less time
 #: than the other way at 2 to 8 rows of 3584 x 1024, and 30 to 60 % more where they have fewer
 FEW_ROWS: Final = 8
@@ -62,9 +65,11 @@ def tiled(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def invariant(x: Tensor, weight: Tensor) -> Tensor:
     """As `tiled`, bit for bit, but in fewer and larger products where these have been seen to agree with it."""
-    rows = x.shape[0]
+    rows, (outputs, inputs) = x.shape[0], weight.shape
     if rows > MOST_ROWS:
         return torch.cat([invariant(some, weight) for some in torch.split(x, MOST_ROWS)])
+    if outputs > (columns := max(TILE, MOST_WEIGHTS // inputs)):
+        return torch.cat([invariant(x, some) for some in torch.split(weight, columns)], dim=1)
     if not rows or not _repacked(x):
         return tiled(x, weight)
     if height(rows) > rows or not x.T.is_contiguous():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -71,11 +72,16 @@ class ResidentModel:
         return blocks.logits(arch, numerics, self.head, hidden[rows])
 
 
-def load_resident(checkpoint: Checkpoint | str | Path, numerics: Numerics, device: torch.device = CPU) -> ResidentModel:
-    """Read all weights of a checkpoint into the memory of `device`. Raises InputError as opening and reading it do."""
+def load_resident(
+    checkpoint: Checkpoint | str | Path, numerics: Numerics, device: torch.device = CPU, reader: Reader | None = None
+) -> ResidentModel:
+    """Read all weights of a checkpoint into the memory of `device`, with `reader` or one of its own. Raises InputError
+    as opening and reading it do."""
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = open_checkpoint(checkpoint)
-    reader = Reader()
+    if reader is None:
+        with closing(Reader()) as own:
+            return load_resident(checkpoint, numerics, device, own)
 
     def load(unit: Unit) -> tuple[Layout, Tensor]:
         layout = packed(unit)
@@ -84,18 +90,15 @@ def load_resident(checkpoint: Checkpoint | str | Path, numerics: Numerics, devic
         return layout, buffer.to(device)
 
     arch = checkpoint.architecture
-    try:
-        head = head_weights(*load(head_unit(checkpoint)))
-        table = head.output if arch.model.tied else embedding_weights(*load(embedding_unit(checkpoint)))
-        layers: list[tuple[AttentionWeights, list[PartWeights]]] = [
-            (
-                attention_weights(*load(attention_unit(checkpoint, layer))),
-                [part_weights(*load(ffn_unit(checkpoint, layer, part=0, parts=1)))],
-            )
-            for layer in range(arch.model.layers)
-        ]
-    finally:
-        reader.close()
+    head = head_weights(*load(head_unit(checkpoint)))
+    table = head.output if arch.model.tied else embedding_weights(*load(embedding_unit(checkpoint)))
+    layers: list[tuple[AttentionWeights, list[PartWeights]]] = [
+        (
+            attention_weights(*load(attention_unit(checkpoint, layer))),
+            [part_weights(*load(ffn_unit(checkpoint, layer, part=0, parts=1)))],
+        )
+        for layer in range(arch.model.layers)
+    ]
     return ResidentModel(arch, layers, table, head, numerics)
 
 

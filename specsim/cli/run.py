@@ -165,6 +165,7 @@ def _remarks(metrics: Any) -> Iterator[str]:
         yield f"acceptance by position {shares}, of {ran.proposed} proposed tokens"
     moved = ", ".join(f"{stream} {show(count, 'bytes')}" for stream, count in ran.bytes_moved.items() if count)
     yield f"moved {moved or 'nothing'} in {ran.rounds} rounds; loading took {show(ran.load_s, 'seconds')}"
+    yield f"from one task to the next, where all waited for that: {ran.between_tasks:.1%} of the time"
 
 
 def _sample(output: Any) -> str:

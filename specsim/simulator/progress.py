@@ -1,8 +1,8 @@
 """How many tokens each request gains in each of its rounds: drawn once per request, whatever batch it is in.
 
-The draws are keyed by seed, request and round, so that all plans meet the same luck, whatever their batches; a longer
-draft accepts at least what a shorter one does. The luck is typical: a job ends with its slowest request, and how many
-rounds that one needs differs much between seeds.
+The draws are keyed by seed, request and round, so that all plans for one workload meet the same luck, whatever their
+batches; a longer draft accepts at least what a shorter one does. The luck is typical: a job ends with its slowest
+request, and how many rounds that one needs differs much between seeds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def typical_seed(requests: int, tokens: int) -> int:
             [
                 statistic
                 for rate, gamma in REFERENCES
-                for needed in [_rounds(gains(_constant(rate), gamma, requests, tokens, seed), tokens)]
+                for needed in [_rounds(_drawn(_constant(rate), gamma, requests, tokens, seed), tokens)]
                 for statistic in (needed.max(), needed.mean())
             ]
             for seed in seeds
@@ -54,16 +54,20 @@ def gains(
         return np.zeros((requests, 0), dtype=np.int64)
     if gamma == 0 or acceptance is None:
         return np.broadcast_to(np.arange(1, tokens + 1), (requests, tokens)).copy()
-    rng = np.random.default_rng(typical_seed(requests, tokens) if seed is None else seed)
-    drawn = sample_accepted(acceptance, gamma, rng, requests * tokens).reshape(requests, tokens) + 1
-    total = np.minimum(np.cumsum(drawn, axis=1), tokens)
-    rounds = int((total < tokens).sum(axis=1).max()) + 1
-    return np.asarray(total[:, :rounds], dtype=np.int64)
+    return _drawn(acceptance, gamma, requests, tokens, typical_seed(requests, tokens) if seed is None else seed)
 
 
 def rounds_needed(acceptance: Acceptance | None, gamma: int, requests: int, tokens: int) -> NDArray[np.int64]:
     """Rounds that each request takes to gain `tokens` tokens, shape [requests]."""
     return _rounds(gains(acceptance, gamma, requests, tokens), tokens)
+
+
+def _drawn(acceptance: Acceptance, gamma: int, requests: int, tokens: int, seed: int) -> NDArray[np.int64]:
+    rng = np.random.default_rng(seed)
+    drawn = sample_accepted(acceptance, gamma, rng, requests * tokens).reshape(requests, tokens) + 1
+    total = np.minimum(np.cumsum(drawn, axis=1), tokens)
+    rounds = int((total < tokens).sum(axis=1).max()) + 1
+    return np.asarray(total[:, :rounds], dtype=np.int64)
 
 
 def _constant(rate: float) -> Acceptance:

@@ -41,6 +41,8 @@ def measured(plan: Plan) -> Metrics:
         accepted_per_round=1.125,
         proposed=84,
         peak_bytes={"vram": 2**28},
+        process_bytes=2**27,
+        peak_process_bytes=2**29,
         utilisation={"gpu": 0.5, "h2d": 0.9},
         bytes_moved={"h2d": 3 * 2**30, "d2h": 0},
         numerics="exact",
@@ -48,6 +50,7 @@ def measured(plan: Plan) -> Metrics:
         gamma=3,
         predicted=Predicted.of(plan),
         replayed_s=2.0,
+        between_tasks=0.01,
     )
 
 
@@ -134,10 +137,13 @@ def test_measured_stands_beside_predicted_and_the_outputs_follow(
         "the",
         "accepted",
         "peak",
+        "process",
+        "peak,",
     ]
     assert remarks.splitlines() == [
         "acceptance by position 0.75 0.50, of 84 proposed tokens",
         "moved h2d 3.00 GiB in 7 rounds; loading took 250 ms",
+        "from one task to the next, where all waited for that: 1.0% of the time",
     ]
     assert rest.splitlines() == [
         f"outputs in {tmp_path}/out/outputs.jsonl; beside it metrics.json and, as a trace for Perfetto, trace.json",

@@ -60,7 +60,7 @@ def test_sequences_that_attend_together_see_only_their_own(
     model = load(family, "exact", dtype)
     alone = verified(model, alone=True)
     assert all(map(torch.equal, verified(model), alone))
-    monkeypatch.setattr(attention, "MAX_GATHERED", 2 * 3 * 64 * 16)  # two sequences of three blocks
+    monkeypatch.setattr(attention, "GATHERED_ELEMENTS", 2 * 3 * 64 * 16)  # two sequences of three blocks
     assert all(map(torch.equal, verified(model), alone))
 
 

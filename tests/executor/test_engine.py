@@ -138,7 +138,9 @@ def test_a_stream_that_waits_does_not_hold_up_the_others_of_its_thread() -> None
         (Devices("gpu", torch.device("cuda", 0)), ["gpu", "gpu.draft", "cpu", "h2d", "h2d.kv"]),
     ],
 )
-def test_streams_that_compute_on_the_same_cores_share_a_thread(devices: Devices, threads: list[str]) -> None:
+def test_streams_that_compute_on_the_host_for_one_processor_share_a_thread(
+    devices: Devices, threads: list[str]
+) -> None:
     streams = ["cpu", "cpu.draft", "disk"] if devices.main == "cpu" else ["gpu", "gpu.draft", "cpu", "h2d", "h2d.kv"]
     assert [worker_for(devices)(stream) for stream in streams] == threads
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from executor.checkpoint.layout import Extent, Layout, Piece, Span, Unit, direct, packed
+from executor.checkpoint.layout import BLOCK, Extent, Layout, Piece, Span, Unit, direct, packed
 from executor.checkpoint.read import Reader, aligned_buffer
 from executor.links import Pacer
 from specsim.errors import InputError
@@ -169,6 +169,27 @@ def test_an_error_in_any_thread_is_the_callers_and_leaves_no_thread(
         read(reader, layout)
     reader.close()
     assert set(threading.enumerate()) <= before
+
+
+def test_closing_does_not_wait_for_a_disk_that_hangs(tmp_path: Path) -> None:
+    file, hanging, go_on = tmp_path / "f", threading.Barrier(3), threading.Event()
+    file.write_bytes(bytes(4 * BLOCK))
+
+    def hang(count: int, began: float) -> None:
+        if not go_on.is_set():
+            hanging.wait(10)
+            go_on.wait(10)
+
+    reader = Reader(throttle=hang, queue_depth=2, block_bytes=BLOCK)
+    layout = Layout(Unit(()), (), 4 * BLOCK, (Extent(file, 0, 4 * BLOCK, 0, 4 * BLOCK),))
+    reading = threading.Thread(target=reader.read, args=(layout, aligned_buffer(4 * BLOCK)))
+    reading.start()
+    hanging.wait(10)  # the caller and its helper have read a block each
+    reader.close()
+    go_on.set()
+    reading.join(10)
+    assert not reading.is_alive()
+    reader.close()
 
 
 def test_threads_share_a_reader(tmp_path: Path) -> None:

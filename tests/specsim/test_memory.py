@@ -42,6 +42,19 @@ def spaces(tokens: float, head_rows: float, *, hidden: float = 1, micro: int = 1
     return parts | {"allocator rounding": 0.03 * sum(parts.values())}
 
 
+def test_a_long_sequence_that_attends_on_the_cpu_takes_room_of_its_own() -> None:
+    """K of 3 elements a position: 500,000 of them are 166,666 positions."""
+    target = stories.model(max_positions=1_000_000)
+    bare = stories.machine(bare=True)
+    for prompt, taken in ((166_661, None), (166_662, {24.0 * 166_667 * 3})):
+        case = stories.case(bare, target, stories.workload(prompt, 5, 1))
+        decision = stories.decision("serial", stories.layers(target, "cpu", "ram"))
+        found = {items(case, decision, phase, "ram").get("gathered cache") for phase in ("prefill", "decode")}
+        assert found == (taken or {None})
+    case = stories.case(target=target, work=stories.workload(200_000, 5, 1))
+    assert "gathered cache" not in items(case, plan(), "decode", "vram")
+
+
 # what the caches hold
 
 

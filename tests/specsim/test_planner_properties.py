@@ -164,7 +164,7 @@ def test_drafting_from_the_text_pays_where_passes_are_slow_and_the_text_repeats_
     plan, plain = first(ngram), best(case.plain())
     assert plan.decision.policy.gamma > 0
     assert plan.decision.policy.draft is None
-    assert plan.tokens_per_second > 1.15 * plain
+    assert plan.tokens_per_second > 1.05 * plain
     graph = lower_rounds(ngram, plan.decision, RoundShape(8.0, 100.0), rounds=2)
     assert not [task for task in graph.tasks if task.name.startswith("draft")]
     useless = first(replace(ngram, acceptance=worlds.accepting(0.0)))
