@@ -11,28 +11,20 @@ last token; loading, which rewrites fused experts to `--folder`, is before that.
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.peers.arguments import peer_parser
 from benchmarks.peers.child import drop_cache, read_bytes
 from benchmarks.peers.prompts import read_ids
 from benchmarks.peers.transformers_model import greedy, offloaded
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers.accelerate_offload")
-    parser.add_argument("--target", type=Path, required=True)
-    parser.add_argument("--prompts", type=Path, required=True)
-    parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--ram-bytes", type=int, required=True)
-    parser.add_argument("--experts", required=True)
-    parser.add_argument("--new-tokens", type=int, required=True)
-    parser.add_argument("--threads", type=int, required=True)
+    parser = peer_parser("accelerate_offload")
     parser.add_argument("--sweep", default="")
     parser.add_argument("--batch", type=int)
     parser.add_argument("--requests", type=int)

@@ -10,28 +10,21 @@ transformers' own defaults, a schedule that stops where the draft is not sure. P
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from pathlib import Path
 
 import torch
 
+from benchmarks.peers.arguments import peer_parser
 from benchmarks.peers.child import drop_cache, read_bytes
 from benchmarks.peers.prompts import read_ids
 from benchmarks.peers.transformers_model import greedy, offloaded, resident
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers.assisted")
-    parser.add_argument("--target", type=Path, required=True)
+    parser = peer_parser("assisted")
     parser.add_argument("--draft", type=Path, required=True)
-    parser.add_argument("--prompts", type=Path, required=True)
-    parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--ram-bytes", type=int, required=True)
-    parser.add_argument("--experts", required=True)
-    parser.add_argument("--new-tokens", type=int, required=True)
-    parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--requests", type=int, required=True)
     parser.add_argument("--candidates", type=int, required=True)
     options = parser.parse_args()

@@ -9,25 +9,20 @@ quarter of the requests at a time, over all tokens that have the same tokens bef
 
 from __future__ import annotations
 
-import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks.peers.arguments import peer_parser
 from benchmarks.peers.prompts import read_ids
 from benchmarks.peers.transformers_model import greedy, resident
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers.reference")
-    parser.add_argument("--target", type=Path, required=True)
-    parser.add_argument("--prompts", type=Path, required=True)
+    parser = peer_parser("reference", offloaded=False)
     parser.add_argument("--requests", type=int, required=True)
-    parser.add_argument("--new-tokens", type=int, required=True)
-    parser.add_argument("--threads", type=int, required=True)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     prompts = read_ids(options.prompts, options.requests)
