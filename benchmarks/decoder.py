@@ -28,7 +28,7 @@ from typing import Any, Final
 import torch
 import transformers
 
-from executor.decoder.cache import Segment, SequenceCache
+from executor.decoder.cache import KvArena, Segment
 from executor.decoder.numerics import EXACT, FAST, argmax
 from executor.decoder.resident import ResidentModel, load_resident
 
@@ -56,7 +56,9 @@ def ours(model: ResidentModel) -> Decoder:
     """Greedy decoding of a batch by `model`, a pass of it per token."""
 
     def decode(prompts: Tokens, count: int) -> Tokens:
-        caches = [SequenceCache(model.arch, len(prompt) + count) for prompt in prompts]
+        capacities = [len(prompt) + count for prompt in prompts]
+        arena = KvArena.empty(model.arch, sum(capacities))
+        caches = [arena.take(capacity) for capacity in capacities]
         outputs: Tokens = [[] for _ in prompts]
         feeds = prompts
         for _ in range(count):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import heapq
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from executor.architecture import Architecture
-from executor.decoder.cache import SequenceCache
+from executor.decoder.cache import KvArena
 from executor.devices import CPU, Devices
 from executor.memory import Ledger
 from executor.requests import Decode, Generation, Request
@@ -15,7 +16,7 @@ from executor.speculation.ngram import NgramIndex
 from specsim.decision import Decision
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Admission:
     """`draft` is None where no model drafts; `decode` is the tokenizer's, None where there is none."""
 
@@ -25,43 +26,49 @@ class Admission:
     devices: Devices
     ledger: Ledger
     decode: Decode | None
+    places: int = 0  # in either arena
+    arena: KvArena | None = None
+    draft_arena: KvArena | None = None  # made only when the draft's prefill begins, as the target's needs the room
+
+    def expect(self, requests: Iterable[Request]) -> None:
+        """Make room for any of these at a time that may be in flight. Raises InputError where a memory's budget has
+        none."""
+        longest = heapq.nlargest(self.decision.policy.in_flight, map(_capacity, requests))
+        self.places = sum(longest)
+        kv = [place.attention.kv for place in self.decision.layers]
+        for memory in sorted(set(kv)):
+            layer = self.places * self.target.model.kv_bytes_per_token_layer
+            self.ledger.take(memory, "kv", layer * kv.count(memory))
+        devices = [self.devices.of("gpu") if home == "vram" else CPU for home in kv]
+        self.arena = KvArena.empty(self.target, self.places, devices)
 
     def admit(self, request: Request) -> Sequence:
-        """Raises InputError where a memory's budget has no room for the caches."""
-        capacity = len(request.prompt) + request.max_new_tokens
-        for memory, item, size in self._sizes(capacity):
-            self.ledger.take(memory, item, size)
-        kv = [place.attention.kv for place in self.decision.layers]
-        cache = SequenceCache(self.target, capacity, [self.devices.of("gpu") if home == "vram" else CPU for home in kv])
+        assert self.arena is not None, "requests are expected before they are admitted"
         generation = Generation(request, self.decode)
         policy = self.decision.policy
         from_text = policy.gamma and (self.draft is None or policy.draft is None)
-        return Sequence(generation, cache, ngram=NgramIndex(request.prompt) if from_text else None)
+        ngram = NgramIndex(request.prompt) if from_text else None
+        return Sequence(generation, self.arena.take(_capacity(request)), ngram=ngram)
 
     def admit_draft(self, sequence: Sequence) -> None:
-        """Give a sequence the draft's own cache, where it keeps one: only now, as the prefill needs the room."""
+        """Give a sequence the draft's own cache, where it keeps one. Raises InputError where a memory's budget has no
+        room for those of all."""
         policy = self.decision.policy.draft
         if sequence.draft_cache is not None or self.draft is None or policy is None or policy.kv == "none":
             return
-        capacity = sequence.cache.capacity
-        self.ledger.take(policy.kv, "draft kv", self._draft_bytes(capacity))
-        home = self.devices.of("gpu") if policy.kv == "vram" else CPU
-        sequence.draft_cache = SequenceCache(self.draft, capacity, home)
+        if self.draft_arena is None:
+            model = self.draft.model
+            self.ledger.take(policy.kv, "draft kv", self.places * model.layers * model.kv_bytes_per_token_layer)
+            home = self.devices.of("gpu") if policy.kv == "vram" else CPU
+            self.draft_arena = KvArena.empty(self.draft, self.places, home)
+        sequence.draft_cache = self.draft_arena.take(sequence.cache.capacity)
 
     def release(self, sequence: Sequence) -> None:
-        for memory, item, size in self._sizes(sequence.cache.capacity):
-            self.ledger.give_back(memory, item, size)
-        policy = self.decision.policy.draft
-        if sequence.draft_cache is not None and policy is not None:
-            self.ledger.give_back(policy.kv, "draft kv", self._draft_bytes(sequence.cache.capacity))
+        for cache in (sequence.cache, sequence.draft_cache):
+            if cache is not None:
+                cache.arena.give_back(cache)
 
-    def _draft_bytes(self, capacity: int) -> int:
-        assert self.draft is not None
-        return capacity * self.draft.model.layers * self.draft.model.kv_bytes_per_token_layer
 
-    def _sizes(self, capacity: int) -> Iterator[tuple[str, str, int]]:
-        """Memory, item and bytes of a request's cache."""
-        layer = capacity * self.target.model.kv_bytes_per_token_layer
-        kv = [place.attention.kv for place in self.decision.layers]
-        for memory in sorted(set(kv)):
-            yield memory, "kv", layer * kv.count(memory)
+def _capacity(request: Request) -> int:
+    """Positions that a request needs at most."""
+    return len(request.prompt) + request.max_new_tokens

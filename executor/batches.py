@@ -15,14 +15,15 @@ from specsim.decision import Policy
 
 @dataclass(slots=True, eq=False)
 class Batches:
-    """`admit` makes a sequence of a request, with caches of its own, `release` lets them go. `waiting` is served in
-    order of arrival; `finished` is emptied by whoever writes the outputs.
+    """`expect` makes room for requests, `admit` makes a sequence of one, with caches of its own, `release` lets them
+    go. `waiting` is served in order of arrival; `finished` is emptied by whoever writes the outputs.
 
     Only the main processor's stream commits and refills; others look on, and see nobody missing meanwhile.
     """
 
     policy: Policy
     join_tokens: float
+    expect: Callable[[Iterable[Request]], None]
     admit: Callable[[Request], Sequence]
     release: Callable[[Sequence], None]
     waiting: deque[Request] = field(default_factory=deque)
@@ -41,6 +42,11 @@ class Batches:
     def in_flight(self) -> list[Sequence]:
         """Of all batches, in order of arrival."""
         return sorted((s for batch in self.active.values() for s in batch), key=lambda s: s.index)
+
+    def receive(self, requests: Iterable[Request]) -> None:
+        """All that the run is to serve."""
+        self.waiting.extend(requests)
+        self.expect(self.waiting)
 
     def next_wave(self) -> list[Sequence]:
         """Fill all places from the line, evenly over the batches; returns the newly admitted."""

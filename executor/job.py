@@ -58,9 +58,9 @@ class Job:
     def run(self, requests: Iterable[Request], on_tick: Callable[[], None] = lambda: None) -> None:
         """Serve all requests; `on_tick` is called a few times a second meanwhile, and when all is done.
 
-        Raises the first error of any task.
+        Raises InputError where there is no room for their caches, and the first error of any task.
         """
-        self.batches.waiting.extend(requests)
+        self.batches.receive(requests)
         while self.batches.waiting:
             self._wave(on_tick)
         if self.batches.in_flight or self.batches.served != self.batches.done:

@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from executor.decoder.batch import Batch
 from executor.decoder.blocks import Routing
 from executor.decoder.cache import Segment
+from executor.decoder.rope import Rotation
 from executor.sequence import Sequence
 from specsim.decision import LayerPlacement
 
@@ -54,6 +56,9 @@ class Pass:
     routed: Routed | None = None
     outputs: dict[str, tuple[int, Tensor]] = field(default_factory=dict)  # processor -> layer, [T, h]
     between: dict[tuple[str, int | None], Any] = field(default_factory=dict)  # what a task leaves for the next
+    # What all layers share, by micro-batch and device: how positions turn; who attends, to caches at home or visiting.
+    rotations: dict[tuple[int | None, torch.device], Rotation] = field(default_factory=dict)
+    batches: dict[tuple[int | None, torch.device, bool], Batch] = field(default_factory=dict)
 
     @property
     def empty(self) -> bool:

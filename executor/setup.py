@@ -13,7 +13,7 @@ from executor.batches import Batches
 from executor.checkpoint.checkpoint import Checkpoint
 from executor.checkpoint.layout import embedding_unit, embedding_weights, head_unit, head_weights, packed
 from executor.checkpoint.read import Reader
-from executor.decoder.cache import SequenceCache
+from executor.decoder.cache import KvArena
 from executor.decoder.numerics import EXACT, FAST, Numerics
 from executor.decoder.resident import ResidentModel, load_resident
 from executor.devices import Devices
@@ -93,7 +93,7 @@ def prepare(
     rings.allocate(ledger)
     draft_arch = draft.architecture if draft is not None else None
     admission = Admission(decision, target.architecture, draft_arch, devices, ledger, ways.decode)
-    batches = Batches(decision.policy, join_tokens(case.workload), admission.admit, admission.release)
+    batches = Batches(decision.policy, join_tokens(case.workload), admission.expect, admission.admit, admission.release)
     floor = Floor(decision, case.machine.main, batches, target.architecture, ways.numerics, ways.sampling, head)
     context = Context(
         target.architecture,
@@ -182,7 +182,7 @@ def _drafts(
         load,
         floor.sequences_of,
         admission.admit_draft,
-        partial(SequenceCache, draft.architecture, devices=device),
+        partial(KvArena.empty, draft.architecture, devices=device),
         ledger.enter,
         streamed=home == "vram" and policy.kv == "ram",
         model=None if policy.waits else load(),

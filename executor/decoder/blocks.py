@@ -14,7 +14,7 @@ from executor.architecture import Architecture
 from executor.decoder.attention import attend
 from executor.decoder.feedforward import Routing, accumulator, feed_forward, finish, route
 from executor.decoder.numerics import Numerics, rms_norm
-from executor.decoder.rope import rotate, rotation
+from executor.decoder.rope import Rotation, rotate
 from executor.weights import AttentionWeights, HeadWeights
 from specsim.memory import LOGITS_COLUMNS, LOGITS_ROWS
 
@@ -38,9 +38,10 @@ def embed(table: Tensor, ids: Tensor) -> Tensor:
 
 
 def project_qkv(
-    arch: Architecture, numerics: Numerics, w: AttentionWeights, hidden: Tensor, positions: Tensor
+    arch: Architecture, numerics: Numerics, w: AttentionWeights, hidden: Tensor, rotation: Rotation
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of hidden [T, h] at `positions` [T]: queries [T, n_q, d], keys and values [T, n_kv, d], the first two turned."""
+    """Of hidden [T, h]: queries [T, n_q, d], keys and values [T, n_kv, d], the first two turned by their positions'
+    `rotation`, which all layers share."""
     model = arch.model
     x = rms_norm(hidden, w.norm, arch.rms_eps)
     q = numerics.linear(x, w.q, w.q_bias).view(-1, model.heads, model.head_dim)
@@ -50,8 +51,7 @@ def project_qkv(
         q = rms_norm(q, w.q_norm, arch.rms_eps)
     if w.k_norm is not None:
         k = rms_norm(k, w.k_norm, arch.rms_eps)
-    cos, sin = rotation(arch.rope, model.head_dim, positions, hidden.dtype)
-    return rotate(q, cos, sin), rotate(k, cos, sin), v
+    return rotate(q, *rotation), rotate(k, *rotation), v
 
 
 def project_out(arch: Architecture, numerics: Numerics, w: AttentionWeights, heads: Tensor, hidden: Tensor) -> Tensor:

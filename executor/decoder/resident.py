@@ -29,8 +29,10 @@ from executor.checkpoint.layout import (
 )
 from executor.checkpoint.read import Reader, aligned_buffer
 from executor.decoder import blocks
-from executor.decoder.cache import Segment, SequenceCache
+from executor.decoder.batch import Batch
+from executor.decoder.cache import Segment, SequenceCache, alone
 from executor.decoder.numerics import Numerics, argmax
+from executor.decoder.rope import rotation
 from executor.weights import AttentionWeights, HeadWeights, PartWeights
 from specsim.errors import InputError
 
@@ -52,14 +54,17 @@ class ResidentModel:
     ) -> Tensor:
         """Logits [R, V] float32 of those `rows` [R] of the packed tokens `ids` [T] that need them.
 
-        Writes K and V at the segments' positions. What of that is valid is the caller's to say: it assigns `length`.
+        Writes K and V at the segments' positions, in the one arena that all caches are of. What of that is valid is the
+        caller's to say: it assigns `length`.
         """
         arch, numerics = self.arch, self.numerics
         positions = torch.tensor(list(chain.from_iterable(range(s.start, s.end) for s in segments)), device=ids.device)
+        turn = rotation(arch.rope, arch.model.head_dim, positions, arch.dtype)
+        batch = Batch(arch, numerics, segments, caches, ids.device)
         hidden = blocks.embed(self.embedding, ids)
         for layer, (attention, parts) in enumerate(self.layers):
-            q, k, v = blocks.project_qkv(arch, numerics, attention, hidden, positions)
-            heads = blocks.attend(arch, numerics, layer, q, k, v, segments, [cache.layer(layer) for cache in caches])
+            q, k, v = blocks.project_qkv(arch, numerics, attention, hidden, turn)
+            heads = blocks.attend(layer, q, k, v, batch, caches[0].arena.layers[layer])
             hidden = blocks.project_out(arch, numerics, attention, heads, hidden)
             normed, routing = blocks.route(arch, numerics, attention, hidden)
             into = blocks.accumulator(arch, numerics, layer, len(ids), ids.device)
@@ -107,7 +112,7 @@ def generate_greedy(model: ResidentModel, prompt: list[int], max_new: int) -> li
     if not prompt:
         raise InputError("the prompt is empty", hint="give at least one token")
     device = model.embedding.device
-    cache = SequenceCache(model.arch, len(prompt) + max_new, device)
+    cache = alone(model.arch, len(prompt) + max_new, device)
     generated: list[int] = []
     feed = prompt
     while len(generated) < max_new and not (generated and generated[-1] in model.arch.eos):

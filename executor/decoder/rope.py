@@ -9,6 +9,8 @@ from torch import Tensor
 
 from executor.architecture import Rope
 
+Rotation = tuple[Tensor, Tensor]
+
 
 def frequencies(rope: Rope, head_dim: int, device: torch.device) -> Tensor:
     """Radians per position of each pair of components: [d / 2] float32, theta^(-2i / d), scaled as `rope` says."""
@@ -23,7 +25,7 @@ def frequencies(rope: Rope, head_dim: int, device: torch.device) -> Tensor:
     return (1 - stays) * plain / rope.factor + stays * plain
 
 
-def rotation(rope: Rope, head_dim: int, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def rotation(rope: Rope, head_dim: int, positions: Tensor, dtype: torch.dtype) -> Rotation:
     """Cosine and sine of `positions` [T], computed in float32 and rounded to `dtype`: two [T, 1, d / 2]."""
     angles = positions[:, None].float() * frequencies(rope, head_dim, positions.device)
     return angles.cos().to(dtype)[:, None], angles.sin().to(dtype)[:, None]

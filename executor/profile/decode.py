@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ from torch import Tensor
 
 from executor.architecture import Architecture, Rope
 from executor.decoder.attention import attend
-from executor.decoder.cache import Segment, SequenceCache
+from executor.decoder.batch import Batch
+from executor.decoder.cache import KvArena, Segment
 from executor.decoder.numerics import FAST
 from executor.decoder.resident import ResidentModel
 from executor.weights import AttentionWeights, ExpertWeights, HeadWeights, PartWeights
@@ -76,13 +76,14 @@ def attention_run(shape: DecodeShape, device: torch.device) -> Callable[[], Tens
     arch, model, segments = _architecture(shape.model), shape.model, shape.segments()
     q = _random(shape.tokens, model.heads, model.head_dim, device=device)
     k, v = (_random(shape.tokens, model.kv_heads, model.head_dim, device=device) for _ in "kv")
-    pair = functools.partial(_random, model.kv_heads, shape.context + shape.new, model.head_dim, device=device)
-    caches = [[(pair(), pair()) for _ in segments] for _ in range(_LAYERS)]
-    layers = cycle(caches)
+    places = shape.sequences * (shape.context + shape.new)
+    arena = KvArena([_random(2, model.kv_heads, places, model.head_dim, device=device) for _ in range(_LAYERS)])
+    batch = Batch(arch, FAST, segments, [arena.take(shape.context + shape.new) for _ in segments], device)
+    layers = cycle(arena.layers)
 
     def run() -> Tensor:
         with torch.inference_mode():
-            return attend(arch, FAST, 0, q, k, v, segments, next(layers))
+            return attend(0, q, k, v, batch, next(layers))
 
     return run
 
@@ -105,11 +106,10 @@ def step_run(shape: DecodeShape, device: torch.device) -> Callable[[], Tensor]:
     layers = [(attention(), parts()) for _ in range(model.layers)]
     table = matrix(model.vocab, h)
     resident = ResidentModel(arch, layers, table, HeadWeights(norm, table), FAST)
-    caches = [SequenceCache(arch, shape.context + shape.new, device) for _ in segments]
-    for cache in caches:
-        for layer in range(model.layers):
-            for part in cache.layer(layer):
-                part.normal_()
+    arena = KvArena.empty(arch, shape.sequences * (shape.context + shape.new), device)
+    for kv in arena.layers:
+        kv.normal_()
+    caches = [arena.take(shape.context + shape.new) for _ in segments]
     ids = torch.arange(shape.tokens, device=device) % model.vocab
     rows = torch.arange(shape.tokens, device=device)
     return lambda: resident.forward(ids, segments, caches, rows)

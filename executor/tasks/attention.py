@@ -6,14 +6,16 @@ on the CPU. Each ends with the rows after the attention, what the FFN reads of t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 
 from torch import Tensor
 
 from executor.decoder import blocks
-from executor.decoder.cache import Segment
+from executor.decoder.batch import Batch
+from executor.decoder.cache import KvArena, Segment, SequenceCache, shared_runs
+from executor.decoder.rope import rotation
 from executor.passes import Pass, Rows
-from executor.tasks.context import Cache, Context, Visitor, layer_of, visit
+from executor.tasks.context import Context, Visitor, layer_of, visit
 from executor.tasks.rows import down, settle, up
 from executor.weights import AttentionWeights
 from specsim.schedule.graph import Task, TaskName
@@ -30,17 +32,15 @@ def attention(c: Context, name: TaskName, task: Task) -> int | None:
         settle(c, p, layer, rows.rows)
         if task.slot is not None:  # nothing was cached, so nothing came in; the buffer is taken now
             kv_in(c, name, task)
-        visitor = c.visitors.get((visit(name), layer, name.micro))
-        caches = visitor.staged if visitor is not None else _caches(p, rows, layer)
         hidden = p.hidden[rows.rows]
-        heads = _core(c, p, rows, layer, caches, *_project(c, name, p, rows, hidden))
+        heads = _core(c, name, p, rows, *_project(c, name, p, rows, hidden))
         _leave(c, name, p, rows, _project_out(c, name, heads, hidden))
     elif place.projections != "cpu":
         q, k, v = p.between.pop(("qkv", name.micro))
-        p.between["heads", name.micro] = _core(c, p, rows, layer, _caches(p, rows, layer), q, k, v)
+        p.between["heads", name.micro] = _core(c, name, p, rows, q, k, v)
     else:
         hidden = p.between.pop(("hidden", name.micro))
-        heads = _core(c, p, rows, layer, _caches(p, rows, layer), *_project(c, name, p, rows, hidden))
+        heads = _core(c, name, p, rows, *_project(c, name, p, rows, hidden))
         p.between["hidden", name.micro] = _project_out(c, name, heads, hidden)
     return 0
 
@@ -51,18 +51,15 @@ def kv_in(c: Context, name: TaskName, task: Task) -> int | None:
     if rows.empty:
         return None
     assert task.slot is not None, f"{task.name} fills no buffer"
-    segments, homes = p.segments[rows.sequences], _caches(p, rows, layer_of(name))
-    free, staged, moved = c.staging[task.slot], [], 0
-    for segment, (k, v) in zip(segments, homes, strict=True):
-        pair = []
-        for cache in (k, v):
-            shape = (cache.shape[0], segment.start + segment.count, cache.shape[2])
-            size = shape[0] * shape[1] * shape[2]
-            view, free = free[:size].view(shape), free[size:]
-            if segment.start:
-                moved += c.link.bring(view[:, : segment.start], cache[:, : segment.start])
-            pair.append(view)
-        staged.append((pair[0], pair[1]))
+    segments, homes = p.segments[rows.sequences], _caches(p, rows)
+    home = homes[0].arena.layers[layer_of(name)]
+    places = sum(segment.end for segment in segments)
+    shape = (2, home.shape[1], places, home.shape[3])
+    arena = KvArena([c.staging[task.slot][: math.prod(shape)].view(shape)])
+    staged, moved = [arena.take(segment.end) for segment in segments], 0
+    for segment, cache, visiting in zip(segments, homes, staged, strict=True):
+        for there, here in shared_runs(visiting, cache, 0, segment.start):
+            moved += c.link.bring(arena.layers[0][:, :, there], home[:, :, here])
     c.visitors[visit(name), layer_of(name), name.micro] = Visitor(segments, homes, staged)
     return moved
 
@@ -73,10 +70,10 @@ def kv_out(c: Context, name: TaskName, task: Task) -> int | None:
     if visitor is None:
         return None
     moved = 0
-    for segment, home, staged in zip(visitor.segments, visitor.homes, visitor.staged, strict=True):
-        new = slice(segment.start, segment.end)
-        for cache, view in zip(home, staged, strict=True):
-            moved += c.link.take_back(cache[:, new], view[:, new])
+    for segment, cache, visiting in zip(visitor.segments, visitor.homes, visitor.staged, strict=True):
+        home, staged = cache.arena.layers[layer_of(name)], visiting.arena.layers[0]
+        for here, there in shared_runs(cache, visiting, segment.start, segment.end):
+            moved += c.link.take_back(home[:, :, here], staged[:, :, there])
     return moved
 
 
@@ -135,8 +132,8 @@ def _bring(c: Context, p: Pass, micro: int | None, what: str) -> int:
     return moved
 
 
-def _caches(p: Pass, rows: Rows, layer: int) -> list[Cache]:
-    return [sequence.cache.layer(layer) for sequence in p.sequences[rows.sequences]]
+def _caches(p: Pass, rows: Rows) -> list[SequenceCache]:
+    return [sequence.cache for sequence in p.sequences[rows.sequences]]
 
 
 def _local(p: Pass, rows: Rows) -> list[Segment]:
@@ -150,14 +147,24 @@ def _weights(c: Context, name: TaskName) -> AttentionWeights:
 
 
 def _project(c: Context, name: TaskName, p: Pass, rows: Rows, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    positions = p.positions[rows.rows].to(hidden.device)
-    return blocks.project_qkv(c.arch, c.numerics, _weights(c, name), hidden, positions)
+    key = name.micro, hidden.device
+    if key not in p.rotations:
+        positions = p.positions[rows.rows].to(hidden.device)
+        p.rotations[key] = rotation(c.arch.rope, c.arch.model.head_dim, positions, hidden.dtype)
+    return blocks.project_qkv(c.arch, c.numerics, _weights(c, name), hidden, p.rotations[key])
 
 
-def _core(
-    c: Context, p: Pass, rows: Rows, layer: int, caches: Sequence[Cache], q: Tensor, k: Tensor, v: Tensor
-) -> Tensor:
-    return blocks.attend(c.arch, c.numerics, layer, q, k, v, _local(p, rows), caches)
+def _core(c: Context, name: TaskName, p: Pass, rows: Rows, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention over K and V at home, or where they visit."""
+    layer = layer_of(name)
+    visitor = c.visitors.get((visit(name), layer, name.micro))
+    caches = visitor.staged if visitor is not None else _caches(p, rows)
+    kv = caches[0].arena.layers[0 if visitor is not None else layer]
+    # What visits is laid out alike in every layer, and what is at home is too.
+    key = name.micro, q.device, visitor is not None
+    if key not in p.batches:
+        p.batches[key] = Batch(c.arch, c.numerics, _local(p, rows), caches, q.device)
+    return blocks.attend(layer, q, k, v, p.batches[key], kv)
 
 
 def _project_out(c: Context, name: TaskName, heads: Tensor, hidden: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from executor.architecture import Architecture
 from executor.checkpoint.layout import Layout
-from executor.decoder.cache import Segment
+from executor.decoder.cache import Segment, SequenceCache
 from executor.decoder.numerics import Numerics
 from executor.devices import Devices
 from executor.homes import Homes
@@ -18,17 +18,15 @@ from executor.passes import Pass, Rows
 from executor.rings import Rings
 from specsim.schedule.graph import Slot, TaskName
 
-#: K and V of one layer of a sequence, [n_kv, capacity, d] each
-Cache = tuple[Tensor, Tensor]
-
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """One layer's caches of a micro-batch that live in RAM and are in VRAM now."""
+    """The caches of a micro-batch that live in RAM, and where K and V of one layer are in VRAM now: in an arena that
+    has this layer only."""
 
     segments: Sequence[Segment]
-    homes: Sequence[Cache]
-    staged: Sequence[Cache]
+    homes: Sequence[SequenceCache]
+    staged: Sequence[SequenceCache]
 
 
 @dataclass(slots=True, eq=False)

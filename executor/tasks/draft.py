@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from executor.decoder.cache import Segment, SequenceCache
+from executor.decoder.cache import KvArena, Segment, SequenceCache, shared_runs
 from executor.decoder.numerics import argmax
 from executor.decoder.resident import ResidentModel
 from executor.links import Link
@@ -50,7 +50,7 @@ class DraftContext:
     load: Callable[[], ResidentModel]
     sequences: Callable[[TaskName], list[Sequence]]
     admit: Callable[[Sequence], None]  # gives a sequence the draft's cache, where it has none yet
-    working_cache: Callable[[int], SequenceCache]
+    working_arena: Callable[[int], KvArena]  # of so many places
     enter: Callable[[str], None]  # a phase of the memory's plan
     streamed: bool
     model: ResidentModel | None = None
@@ -97,7 +97,7 @@ def prefill(d: DraftContext, name: TaskName, task: Task) -> int | None:
     d.enter("transition")
     micro = d.micro(name)
     if d.streamed:
-        micro.caches = [d.working_cache(len(s.tokens)) for s in micro.sequences]
+        micro.caches = _working(d, micro, 0)
         micro.known = [0] * len(micro.sequences)
     feeds = [s.tokens[cache.length : -1] for s, cache in zip(micro.sequences, micro.caches, strict=True)]
     _forward(d, micro.caches, feeds, logits=False)
@@ -109,14 +109,14 @@ def prefill(d: DraftContext, name: TaskName, task: Task) -> int | None:
 def kv_in(d: DraftContext, name: TaskName, task: Task) -> int | None:
     """Caches that live in RAM come to the GPU, with room for what this round adds."""
     micro = d.micro(name)
+    micro.caches = _working(d, micro, d.gamma)
     moved = 0
-    for s in micro.sequences:
+    for s, working in zip(micro.sequences, micro.caches, strict=True):
         assert s.draft_cache is not None
-        working = d.working_cache(len(s.tokens) + d.gamma)
-        for into, home in zip(working.tensors(), s.draft_cache.tensors(), strict=True):
-            moved += d.link.bring(into[:, : s.draft_cache.length], home[:, : s.draft_cache.length])
+        for here, there in shared_runs(working, s.draft_cache, 0, s.draft_cache.length):
+            for into, home in zip(working.arena.layers, s.draft_cache.arena.layers, strict=True):
+                moved += d.link.bring(into[:, :, here], home[:, :, there])
         working.length = s.draft_cache.length
-        micro.caches.append(working)
         micro.known.append(working.length)
     return moved
 
@@ -127,9 +127,9 @@ def kv_out(d: DraftContext, name: TaskName, task: Task) -> int | None:
     moved = 0
     for s, working, known in zip(micro.sequences, micro.caches, micro.known, strict=True):
         assert s.draft_cache is not None
-        new = slice(known, working.length)
-        for home, visitor in zip(s.draft_cache.tensors(), working.tensors(), strict=True):
-            moved += d.link.take_back(home[:, new], visitor[:, new])
+        for there, here in shared_runs(s.draft_cache, working, known, working.length):
+            for home, visitor in zip(s.draft_cache.arena.layers, working.arena.layers, strict=True):
+                moved += d.link.take_back(home[:, :, there], visitor[:, :, here])
         s.draft_cache.length = working.length
     d.close(name)
     return moved
@@ -142,7 +142,7 @@ def forward(d: DraftContext, name: TaskName, task: Task) -> int | None:
     d.enter("decode")
     micro = d.micro(name)
     if step == 0 and len(micro.caches) < len(micro.sequences):
-        micro.caches = [d.working_cache(len(s.tokens) + d.gamma) for s in micro.sequences]
+        micro.caches = _working(d, micro, d.gamma)
     taking = [i for i, s in enumerate(micro.sequences) if s.candidates(d.gamma) > step]
     caches = [micro.caches[i] for i in taking]
     feeds = [(micro.sequences[i].tokens + micro.tokens[i])[micro.caches[i].length :] for i in taking]
@@ -160,6 +160,13 @@ def forward(d: DraftContext, name: TaskName, task: Task) -> int | None:
         if not d.streamed:
             d.close(name)
     return 0 if taking else None
+
+
+def _working(d: DraftContext, micro: Micro, candidates: int) -> list[SequenceCache]:
+    """Empty caches for a micro-batch where the draft computes, with room for so many candidates."""
+    capacities = [len(s.tokens) + candidates for s in micro.sequences]
+    arena = d.working_arena(sum(capacities))
+    return [arena.take(capacity) for capacity in capacities]
 
 
 def _choose(

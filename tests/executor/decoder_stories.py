@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from executor.decoder.cache import Segment, SequenceCache
+from executor.decoder.cache import KvArena, Segment, SequenceCache
 from executor.decoder.numerics import EXACT, FAST
 from executor.decoder.resident import ResidentModel, load_resident
 from tests.executor import checkpoints
@@ -30,12 +30,12 @@ def tokens(count: int, seed: int = 0) -> list[int]:
     return torch.randint(3, 96, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
 
 
-def poisoned(model: ResidentModel, capacity: int = 400) -> SequenceCache:
-    """An empty cache in whose memory lies NaN, as may in any memory."""
-    cache = SequenceCache(model.arch, capacity)
-    for tensor in cache.tensors():
-        tensor.fill_(torch.nan)
-    return cache
+def poisoned(model: ResidentModel, count: int, capacity: int = 400) -> list[SequenceCache]:
+    """Empty caches of one arena in whose memory lies NaN, as may in any memory."""
+    arena = KvArena.empty(model.arch, count * capacity)
+    for kv in arena.layers:
+        kv.fill_(torch.nan)
+    return [arena.take(capacity) for _ in range(count)]
 
 
 def feed(model: ResidentModel, *feeds: Feed) -> Sequence[Tensor]:
@@ -53,7 +53,7 @@ def feed(model: ResidentModel, *feeds: Feed) -> Sequence[Tensor]:
 
 def stepwise(model: ResidentModel, text: list[int], *counts: int) -> tuple[Tensor, SequenceCache]:
     """The logits of a sequence alone, fed so many tokens at a time, and its cache."""
-    cache = poisoned(model)
+    (cache,) = poisoned(model, 1)
     assert sum(counts) == len(text)
     parts = torch.tensor([0, *counts]).cumsum(0).tolist()
     logits = [feed(model, (cache, text[a:b]))[0] for a, b in itertools.pairwise(parts)]
@@ -61,5 +61,5 @@ def stepwise(model: ResidentModel, text: list[int], *counts: int) -> tuple[Tenso
 
 
 def valid(cache: SequenceCache) -> list[Tensor]:
-    """What a cache holds."""
-    return [tensor[:, : cache.length] for tensor in cache.tensors()]
+    """What a cache holds: K and V of every layer, [2, n_kv, length, d]."""
+    return [kv[:, :, cache.places[: cache.length]] for kv in cache.arena.layers]

@@ -1,39 +1,83 @@
-"""One sequence's keys and values."""
+"""The arena of keys and values: who has which places."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from executor.decoder.cache import Segment, SequenceCache, write
+from executor.decoder.batch import Batch
+from executor.decoder.cache import KvArena, Segment, alone, shared_runs
+from executor.decoder.numerics import EXACT
 from tests.executor.decoder_stories import load
 
 
-def test_rows_are_written_at_their_positions_and_nowhere_else() -> None:
-    model = load("llama")  # 2 layers, 2 KV heads of size 8
-    cache = SequenceCache(model.arch, capacity=6)
-    assert [tuple(tensor.shape) for tensor in cache.tensors()] == [(2, 6, 8)] * 4
-    for tensor in cache.tensors():
-        tensor.fill_(-1)
-    k, v = torch.rand(3, 2, 8), torch.rand(3, 2, 8)
-    for _ in range(2):  # the second time changes nothing
-        write(cache.layer(1), k, v, Segment(first=10, count=3, start=2))
-        keys, values = cache.layer(1)
-        assert torch.equal(keys[:, 2:5], k.transpose(0, 1))
-        assert torch.equal(values[:, 2:5], v.transpose(0, 1))
-        assert (keys[:, [0, 1, 5]] == -1).all()
-        assert (cache.layer(0)[0] == -1).all()
-    assert cache.length == 0  # what is valid is the caller's to say
+def arena(places: int) -> KvArena:
+    return KvArena.empty(load("llama").arch, places)  # 2 layers, 2 KV heads of size 8
+
+
+def test_a_layer_is_one_tensor_where_it_is_wanted() -> None:
+    kv = KvArena.empty(load("llama").arch, 6, [torch.device("cpu"), torch.device("meta")])
+    assert [(tuple(layer.shape), layer.device.type) for layer in kv.layers] == [
+        ((2, 2, 6, 8), "cpu"),
+        ((2, 2, 6, 8), "meta"),
+    ]
+
+
+def test_places_are_neighbours_as_long_as_there_are_any() -> None:
+    kv = arena(10)
+    a, b, c = kv.take(3), kv.take(2), kv.take(4)
+    assert [cache.runs for cache in (a, b, c)] == [(range(3),), (range(3, 5),), (range(5, 9),)]
+    kv.give_back(a)
+    kv.give_back(c)  # 0 to 2 and 5 to 9 are free
+    d = kv.take(4)
+    assert d.runs == (range(5, 9),)
+    e = kv.take(4)
+    assert e.runs == (range(3), range(9, 10))
+    assert e.places.tolist() == [0, 1, 2, 9]
+    for cache in (b, d, e):
+        kv.give_back(cache)
+    assert kv.take(10).runs == (range(10),)
+
+
+def test_more_places_than_are_free_are_an_error_and_take_nothing() -> None:
+    kv = arena(5)
+    kv.take(3)
+    with pytest.raises(ValueError, match=r"^a cache of 3 positions where 2 places are free$"):
+        kv.take(3)
+    assert kv.take(2).runs == (range(3, 5),)
+
+
+def test_a_cache_of_nothing_takes_nothing() -> None:
+    kv = arena(2)
+    empty = kv.take(0)
+    assert (empty.capacity, empty.runs) == (0, ())
+    kv.give_back(empty)
+    assert kv.take(2).runs == (range(2),)
+
+
+def test_runs_that_two_caches_share() -> None:
+    kv = arena(12)
+    first, _, third = kv.take(3), kv.take(2), kv.take(5)
+    kv.give_back(first)
+    kv.give_back(third)
+    kv.take(6)
+    scattered = kv.take(4)
+    assert scattered.runs == (range(3), range(11, 12))
+    whole = alone(load("llama").arch, 4)
+    assert list(shared_runs(scattered, whole, 1, 4)) == [(slice(1, 3), slice(1, 3)), (slice(11, 12), slice(3, 4))]
+    assert list(shared_runs(whole, scattered, 0, 2)) == [(slice(0, 2), slice(0, 2))]
+    assert list(shared_runs(scattered, whole, 2, 2)) == []
 
 
 @pytest.mark.parametrize("segment", [Segment(0, 1, 6), Segment(0, 3, 4)])
 def test_a_cache_that_is_too_small_is_an_error(segment: Segment) -> None:
-    cache = SequenceCache(load("llama").arch, capacity=6)
-    rows = torch.rand(segment.count, 2, 8)
+    arch = load("llama").arch
     with pytest.raises(ValueError, match=r"^position 6 in a cache of 6 positions$"):
-        write(cache.layer(0), rows, rows, segment)
+        Batch(arch, EXACT, [segment], [alone(arch, 6)], torch.device("cpu"))
 
 
-def test_each_layer_may_lie_on_its_own_device() -> None:
-    cache = SequenceCache(load("llama").arch, 6, [torch.device("cpu"), torch.device("meta")])
-    assert [tensor.device.type for tensor in cache.tensors()] == ["cpu", "cpu", "meta", "meta"]
+def test_caches_of_different_arenas_do_not_attend_together() -> None:
+    arch = load("llama").arch
+    segments, caches = [Segment(0, 1, 0), Segment(1, 1, 0)], [alone(arch, 6), alone(arch, 6)]
+    with pytest.raises(ValueError, match=r"^caches of different arenas attend together$"):
+        Batch(arch, EXACT, segments, caches, torch.device("cpu"))

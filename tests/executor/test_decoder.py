@@ -34,9 +34,10 @@ def expected(model: Any, text: list[int]) -> Tensor:
 def test_logits_are_those_of_transformers(family: str, numerics: str) -> None:
     model, theirs = load(family, numerics), oracle(family)
     texts = [tokens(length, seed=length) for length in LENGTHS]
-    for text, logits in zip(texts, feed(model, *((poisoned(model), text) for text in texts)), strict=True):
+    feeds = zip(poisoned(model, len(texts)), texts, strict=True)
+    for text, logits in zip(texts, feed(model, *feeds), strict=True):
         torch.testing.assert_close(logits, expected(theirs, text), rtol=0, atol=1e-4)
-    cache, text = poisoned(model), texts[4]  # 106 tokens as a prompt, a verify pass and a decode step
+    (cache,), text = poisoned(model, 1), texts[4]  # 106 tokens as a prompt, a verify pass and a decode step
     pieces = [feed(model, (cache, new))[0] for new in (text[:100], text[100:105], text[105:])]
     torch.testing.assert_close(torch.cat(pieces), expected(theirs, text), rtol=0, atol=1e-4)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from executor.decoder import attention, blocks, feedforward, numerics, products
+from executor.decoder import attention, batch, blocks, feedforward, numerics, products
 from executor.decoder.numerics import EXACT, Numerics
 from executor.decoder.resident import ResidentModel, generate_greedy
 from executor.weights import AttentionWeights, ExpertWeights, PartWeights
@@ -38,14 +38,15 @@ def test_a_batch_and_its_order_change_nothing(family: str, dtype: str) -> None:
     texts = [tokens(length, seed=length) for length in (1, 5, 16, 64, 65, 130, 30)]
     alone = [stepwise(model, text, len(text))[0] for text in texts]
     for order in [(0, 1, 2, 3, 4, 5, 6), (6, 3, 0, 5, 2, 4, 1), (5, 4), (4, 1, 0)]:
-        together = feed(model, *((poisoned(model), texts[i]) for i in order))
+        together = feed(model, *zip(poisoned(model, len(order)), (texts[i] for i in order), strict=True))
         assert all(torch.equal(logits, alone[i]) for i, logits in zip(order, together, strict=True))
 
 
 def verified(model: ResidentModel, alone: bool = False) -> list[Tensor]:
     """The logits of a verify pass over sequences whose contexts and numbers of new tokens differ."""
     shapes = [(3, 1), (63, 4), (100, 2), (130, 4), (61, 3), (0, 2), (250, 1), (200, 40)]
-    feeds = [(poisoned(model), tokens(context + new, seed=context)) for context, new in shapes]
+    texts = [tokens(context + new, seed=context) for context, new in shapes]
+    feeds = list(zip(poisoned(model, len(texts)), texts, strict=True))
     for (cache, text), (context, _) in zip(feeds, shapes, strict=True):
         if context:
             feed(model, (cache, text[:context]))
@@ -60,14 +61,33 @@ def test_sequences_that_attend_together_see_only_their_own(
     model = load(family, "exact", dtype)
     alone = verified(model, alone=True)
     assert all(map(torch.equal, verified(model), alone))
-    monkeypatch.setattr(attention, "GATHERED_ELEMENTS", 2 * 3 * 64 * 16)  # two sequences of three blocks
+    monkeypatch.setattr(batch, "GATHERED_ELEMENTS", 2 * 3 * 64 * 16)  # two sequences of three blocks
     assert all(map(torch.equal, verified(model), alone))
+
+
+@pytest.mark.parametrize("how", ["exact", "fast"])
+def test_where_in_its_arena_a_cache_lies_changes_nothing(how: str) -> None:
+    model, texts = load("llama", how), [tokens(90, seed=seed) for seed in (0, 1)]
+    (whole,) = poisoned(model, 1)
+    arena = whole.arena
+    arena.give_back(whole)
+    for piece in [arena.take(10) for _ in range(40)][::2]:
+        arena.give_back(piece)
+    scattered = [arena.take(90) for _ in texts]
+    assert [len(cache.runs) for cache in scattered] == [9, 9]
+    for first, last in ((0, 80), (80, 84), (84, 90)):
+        together = feed(model, *((cache, text[first:last]) for cache, text in zip(scattered, texts, strict=True)))
+    for text, logits, cache in zip(texts, together, scattered, strict=True):
+        expected, neighbours = stepwise(model, text, 80, 4, 6)
+        torch.testing.assert_close(logits, expected[84:], rtol=0, atol=0 if how == "exact" else 1e-4)
+        if how == "exact":
+            assert all(map(torch.equal, valid(cache), valid(neighbours)))
 
 
 @every_kind
 def test_a_cache_that_was_rolled_back_is_as_new(family: str, dtype: str) -> None:
     model, text = load(family, "exact", dtype), tokens(130)
-    cache = poisoned(model)
+    (cache,) = poisoned(model, 1)
     feed(model, (cache, text[:90]))
     feed(model, (cache, tokens(20, seed=9)))  # candidates, all refused
     cache.length = 90
@@ -78,7 +98,7 @@ def test_a_cache_that_was_rolled_back_is_as_new(family: str, dtype: str) -> None
 
 def test_nothing_behind_the_valid_positions_is_read_by_fast_either() -> None:
     model, text = load("mistral-window", "fast"), tokens(70)
-    cache = poisoned(model)
+    (cache,) = poisoned(model, 1)
     assert all(torch.isfinite(feed(model, (cache, new))[0]).all() for new in (text[:60], text[60:65], text[65:66]))
 
 
@@ -163,7 +183,7 @@ def test_fast_gathers_short_sequences_and_lets_long_ones_attend_alone(
 ) -> None:
     model = load(family, "fast")
     together, exact = verified(model), verified(load(family, "exact"))
-    monkeypatch.setattr(attention, "FAST_GATHERED", 0)
+    monkeypatch.setattr(batch, "FAST_GATHERED", 0)
     for some in (together, verified(model)):
         for logits, expected in zip(some, exact, strict=True):
             torch.testing.assert_close(logits, expected, rtol=0, atol=1e-4)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from executor.admission import Admission
 from executor.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from executor.decoder.cache import Segment, SequenceCache
+from executor.decoder.cache import Segment, SequenceCache, alone
 from executor.decoder.numerics import EXACT, FAST
 from executor.decoder.resident import generate_greedy, load_resident
 from executor.floor import Floor
@@ -67,7 +67,7 @@ def enumerated(target: Checkpoint, prompt: list[int], length: int, sampling: Sam
 
 
 def next_token(forward: Callable[..., Tensor], of: Checkpoint, tokens: list[int], sampling: Sampling) -> list[float]:
-    cache = SequenceCache(of.architecture, len(tokens))
+    cache = alone(of.architecture, len(tokens))
     logits = forward(torch.tensor(tokens), [Segment(0, len(tokens), 0)], [cache], torch.tensor([len(tokens) - 1]))
     return [float(p) for p in distribution(logits, sampling)[0]]
 
@@ -291,10 +291,10 @@ def test_caches_after_rollback_are_those_of_a_fresh_prefill(pair: tuple[Checkpoi
 
 def same_as_fresh(sequence: Sequence, of: Checkpoint, cache: SequenceCache) -> None:
     tokens = sequence.tokens[: cache.length]
-    fresh = SequenceCache(of.architecture, len(tokens))
+    fresh = alone(of.architecture, len(tokens))
     load_resident(of, EXACT).forward(torch.tensor(tokens), [Segment(0, len(tokens), 0)], [fresh], torch.tensor([0]))
-    for kept, new in zip(cache.tensors(), fresh.tensors(), strict=True):
-        assert torch.equal(kept[:, : len(tokens)], new)
+    for kept, new in zip(cache.arena.layers, fresh.arena.layers, strict=True):
+        assert torch.equal(kept[:, :, cache.places[: len(tokens)]], new)
 
 
 # Bytes
