@@ -10,16 +10,18 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from executor.decoder.packed import Weight
+
 
 @dataclass(frozen=True, slots=True)
 class AttentionWeights:
     """One layer's attention with both of the layer's norms and its router."""
 
     norm: Tensor  # [h], before the attention
-    q: Tensor  # [n_q d, h]
-    k: Tensor  # [n_kv d, h]
-    v: Tensor  # [n_kv d, h]
-    o: Tensor  # [h, n_q d]
+    q: Weight  # [n_q d, h]
+    k: Weight  # [n_kv d, h]
+    v: Weight  # [n_kv d, h]
+    o: Weight  # [h, n_q d]
     post_norm: Tensor  # [h], before the FFN
     q_bias: Tensor | None = None
     k_bias: Tensor | None = None
@@ -42,9 +44,9 @@ class Router:
 class ExpertWeights:
     """A gated FFN. A dense FFN is expert 0 of 1; where it is cut in three parts, each part has one matrix only."""
 
-    gate: Tensor | None = None  # [f, h]
-    up: Tensor | None = None  # [f, h]
-    down: Tensor | None = None  # [h, f]
+    gate: Weight | None = None  # [f, h]
+    up: Weight | None = None  # [f, h]
+    down: Weight | None = None  # [h, f]
 
 
 #: one part of a layer's FFN: the experts that it holds, by their index in the layer

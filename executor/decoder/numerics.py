@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from executor.decoder.packed import Packed, Weight
 from executor.decoder.products import invariant, product, tiled
 
 #: Narrower products run another kernel on CPUs, whose rows depend on where they lie in a tile and in memory.
@@ -38,8 +39,11 @@ class Numerics:
     accumulate: torch.dtype
     exact: bool
 
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    def linear(self, x: Tensor, weight: Weight, bias: Tensor | None = None) -> Tensor:
         """x [T, in] times weight [out, in] transposed, plus bias [out]: [T, out], maybe stored column by column."""
+        if isinstance(weight, Packed):
+            assert bias is None, "only what has no bias is packed"
+            return invariant(x, weight) if self.exact else product(x, weight)
         if not self.exact:
             return product(x, weight) if bias is None else functional.linear(x, weight, bias)
         outputs = weight.shape[0]

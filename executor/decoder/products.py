@@ -1,18 +1,21 @@
 """Products of rows with a weight matrix, in the shapes that a CPU's library is fast at, and which of them agree.
 
-In 16 bits the library repacks the operand on the right. `x @ weight.T` repacks the weights, which for a few rows costs
-more than the product; `weight @ x.T` repacks the rows. Both add up the same terms, and most heights of a product, in
-the same order, so that EXACT can take whichever is fast once it has been seen to give the same bits.
+In 16 bits the library repacks the operand on the right, unless that was done before (packed.py). `x @ weight.T` repacks
+the weights, which for a few rows costs more than the product; `weight @ x.T` repacks the rows. All of them add up the
+same terms, and most heights of a product, in the same order, so that EXACT can take whichever is fast once it has been
+seen to give the same bits.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Final
+from typing import Final, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from executor.decoder.packed import Packed, Weight, pack, packable, packed_product
 
 #: types whose products one library computes, in an order that depends on shapes only. Float32's depends on where the
 #: matrices lie in memory too.
@@ -27,6 +30,8 @@ MOST_WEIGHTS: Final = 4 << 20
 #: up to so many rows the weights are the operand to repack where they have more rows than columns: a quarter less time
 #: than the other way at 2 to 8 rows of 3584 x 1024, and 30 to 60 % more where they have fewer
 FEW_ROWS: Final = 8
+#: how a product's operands lie in memory: the rows one by one or column by column, or the weights packed
+Layout = Literal["rows", "columns", "packed"]
 #: from so many rows on both ways are alike, and the first leaves rows where they are wanted
 MANY_ROWS: Final = 256
 
@@ -44,8 +49,10 @@ def best_rows(rows: int, x: Tensor) -> int:
     return height(rows) if _repacked(x) else rows
 
 
-def product(x: Tensor, weight: Tensor) -> Tensor:
+def product(x: Tensor, weight: Weight) -> Tensor:
     """x [T, in] times weight [out, in] transposed: [T, out], which may lie in memory column by column."""
+    if isinstance(weight, Packed):
+        return packed_product(x, weight)
     rows, (outputs, inputs) = x.shape[0], weight.shape
     if not _repacked(x) or rows >= MANY_ROWS or (1 < rows <= FEW_ROWS and outputs > inputs):
         return functional.linear(x, weight)
@@ -63,21 +70,44 @@ def tiled(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return y
 
 
-def invariant(x: Tensor, weight: Tensor) -> Tensor:
+def invariant(x: Tensor, weight: Weight) -> Tensor:
     """As `tiled`, bit for bit, but in fewer and larger products where these have been seen to agree with it."""
     rows, (outputs, inputs) = x.shape[0], weight.shape
     if rows > MOST_ROWS:
         return torch.cat([invariant(some, weight) for some in torch.split(x, MOST_ROWS)])
-    if outputs > (columns := max(TILE, MOST_WEIGHTS // inputs)):
-        return torch.cat([invariant(x, some) for some in torch.split(weight, columns)], dim=1)
+    if isinstance(weight, Packed):
+        if len(weight.blocks) > 1:
+            return torch.cat([invariant(x, some) for some in weight.split()], dim=1)
+        agreed = _agreeing(x.dtype, outputs, inputs, height(rows), "packed", torch.get_num_threads())
+        assert agreed is not None, "only what agrees is packed"
+        return packed_product(_filled(x, agreed), weight)[:rows]
+    if outputs > _block_rows(inputs):
+        return torch.cat([invariant(x, some) for some in torch.split(weight, _block_rows(inputs))], dim=1)
     if not rows or not _repacked(x):
         return tiled(x, weight)
     if height(rows) > rows or not x.T.is_contiguous():
         x = _filled(x, height(rows)).contiguous()
-    agreed = _agreeing(x.dtype, *weight.shape, x.shape[0], not x.is_contiguous(), torch.get_num_threads())
+    layout: Layout = "rows" if x.is_contiguous() else "columns"
+    agreed = _agreeing(x.dtype, outputs, inputs, x.shape[0], layout, torch.get_num_threads())
     if agreed is None:
         return tiled(x[:rows], weight)
     return product(_filled(x, agreed), weight)[:rows]
+
+
+def pack_agreeing(weight: Weight) -> Weight:
+    """The weight [out, in] laid out for whoever keeps it; itself where the library does not do that, or its bits would
+    be others."""
+    if isinstance(weight, Packed) or not packable(weight):
+        return weight
+    (outputs, inputs), threads = weight.shape, torch.get_num_threads()
+    blocks = -(-outputs // _block_rows(inputs))
+    packed = pack(weight, blocks)
+    agree = (_agreeing(weight.dtype, *some.shape, MOST_ROWS, "packed", threads) for some in packed.split())
+    return weight if None in agree else packed
+
+
+def _block_rows(inputs: int) -> int:
+    return max(TILE, MOST_WEIGHTS // inputs)
 
 
 def _repacked(x: Tensor) -> bool:
@@ -90,17 +120,17 @@ def _filled(x: Tensor, rows: int) -> Tensor:
 
 
 @functools.lru_cache(maxsize=4096)
-def _agreeing(dtype: torch.dtype, outputs: int, inputs: int, rows: int, transposed: bool, threads: int) -> int | None:
+def _agreeing(dtype: torch.dtype, outputs: int, inputs: int, rows: int, layout: Layout, threads: int) -> int | None:
     """The least height of `rows` or more, up to `MOST_ROWS`, at which `product` is `tiled`; None if there is none."""
     while rows <= MOST_ROWS:
-        if _agrees(dtype, outputs, inputs, rows, transposed):
+        if _agrees(dtype, outputs, inputs, rows, layout):
             return rows
-        rows, transposed = height(rows + 1), False
+        rows, layout = height(rows + 1), "rows" if layout == "columns" else layout
     return None
 
 
-def _agrees(dtype: torch.dtype, outputs: int, inputs: int, rows: int, transposed: bool) -> bool:
-    """Whether `product` of `rows` rows, laid out row by row or `transposed`, gives each the same bits as `tiled`.
+def _agrees(dtype: torch.dtype, outputs: int, inputs: int, rows: int, layout: Layout) -> bool:
+    """Whether `product` of `rows` rows in this layout gives each the same bits as `tiled`.
 
     A trial decides it for all data: the library chooses blocks and order by shape, layout and threads alone, and the
     order shows. Each sum is of terms that cancel to exactly 0, so that what is left of it is the rounding of its
@@ -117,4 +147,5 @@ def _agrees(dtype: torch.dtype, outputs: int, inputs: int, rows: int, transposed
     shuffled = torch.randperm(inputs, generator=generator)
     weight = turns.as_strided((outputs, inputs), (1, 1)).index_select(1, shuffled)
     x = torch.randn((rows, half), generator=generator).pow(3).to(dtype).repeat(1, 2).index_select(1, shuffled)
-    return torch.equal(product(x.T.contiguous().T if transposed else x, weight), tiled(x, weight))
+    made = product(x.T.contiguous().T if layout == "columns" else x, pack(weight) if layout == "packed" else weight)
+    return torch.equal(made, tiled(x, weight))

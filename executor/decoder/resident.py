@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -32,8 +32,9 @@ from executor.decoder import blocks
 from executor.decoder.batch import Batch
 from executor.decoder.cache import Segment, SequenceCache, alone
 from executor.decoder.numerics import Numerics, argmax
+from executor.decoder.products import pack_agreeing
 from executor.decoder.rope import rotation
-from executor.weights import AttentionWeights, HeadWeights, PartWeights
+from executor.weights import AttentionWeights, ExpertWeights, HeadWeights, PartWeights
 from specsim.errors import InputError
 
 CPU: Final = torch.device("cpu")
@@ -99,12 +100,31 @@ def load_resident(
     table = head.output if arch.model.tied else embedding_weights(*load(embedding_unit(checkpoint)))
     layers: list[tuple[AttentionWeights, list[PartWeights]]] = [
         (
-            attention_weights(*load(attention_unit(checkpoint, layer))),
-            [part_weights(*load(ffn_unit(checkpoint, layer, part=0, parts=1)))],
+            _pack_attention(attention_weights(*load(attention_unit(checkpoint, layer)))),
+            [_pack_experts(part_weights(*load(ffn_unit(checkpoint, layer, part=0, parts=1))))],
         )
         for layer in range(arch.model.layers)
     ]
     return ResidentModel(arch, layers, table, head, numerics)
+
+
+def _pack_attention(weights: AttentionWeights) -> AttentionWeights:
+    """With the projections that have no bias laid out for the library, and copies of the rest, so that what was read
+    can go."""
+    fields: dict[str, Any] = {}
+    for name in AttentionWeights.__dataclass_fields__:
+        of = getattr(weights, name)
+        alone = name in "qkvo" and getattr(weights, f"{name}_bias") is None
+        fields[name] = pack_agreeing(of) if alone else of.clone() if of is not None else None
+    return AttentionWeights(**fields)
+
+
+def _pack_experts(part: PartWeights) -> PartWeights:
+    """With all matrices laid out for the library."""
+    return {
+        i: ExpertWeights(*(None if of is None else pack_agreeing(of) for of in (expert.gate, expert.up, expert.down)))
+        for i, expert in part.items()
+    }
 
 
 def generate_greedy(model: ResidentModel, prompt: list[int], max_new: int) -> list[int]:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from executor.decoder import products
-from executor.decoder.products import MOST_ROWS, TILE, height, invariant, product, tiled
+from executor.decoder.packed import Packed, packable
+from executor.decoder.products import MOST_ROWS, TILE, height, invariant, pack_agreeing, product, tiled
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -50,5 +51,43 @@ def test_a_product_that_adds_up_in_another_order_is_noticed_and_not_used(monkeyp
     try:
         assert products._agreeing(x.dtype, 20, 400, 16, False, torch.get_num_threads()) is None
         assert torch.equal(invariant(x, w), expected)
+    finally:
+        products._agreeing.cache_clear()
+
+
+# Packed
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("inputs", "outputs"), [(96, 200), (200, 96), (2048, 64)])
+def test_a_packed_product_gives_the_bits_of_tiles_too(
+    dtype: torch.dtype, inputs: int, outputs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "MOST_WEIGHTS", inputs * 70)  # blocks of at most 70 rows
+    x, w = noise(MOST_ROWS + 40, inputs).to(dtype), noise(outputs, inputs, seed=1).to(dtype)
+    packed, expected = pack_agreeing(w), tiled(x, w)
+    assert isinstance(packed, Packed) == packable(w)
+    assert tuple(packed.shape) == (outputs, inputs)
+    if isinstance(packed, Packed):
+        assert len(packed.blocks) == -(-outputs // 70)
+    for rows in (0, 1, 2, 8, 9, 16, 33, 140, 256, len(x)):
+        assert torch.equal(invariant(x[:rows], packed), expected[:rows])
+        assert torch.equal(invariant(x[:rows].T.contiguous().T, packed), expected[:rows])
+        torch.testing.assert_close(product(x[:rows], packed), expected[:rows], rtol=2e-2, atol=2e-4 * inputs)
+
+
+def test_what_the_library_cannot_pack_stays_as_it_is() -> None:
+    weight = noise(40, 96)
+    assert pack_agreeing(weight) is weight
+
+
+def test_weights_whose_packed_bits_would_be_others_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = noise(40, 96).bfloat16()
+    monkeypatch.setattr(products, "packed_product", lambda x, w: x.float() @ weight.float().T)
+    monkeypatch.setattr(products, "packable", lambda w: True)
+    monkeypatch.setattr(products, "pack", lambda w, blocks=1: Packed((w,), tuple(w.shape), w.dtype))
+    products._agreeing.cache_clear()
+    try:
+        assert pack_agreeing(weight) is weight
     finally:
         products._agreeing.cache_clear()
