@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from executor.decoder import attention, batch, blocks, feedforward, numerics, products
 from executor.decoder.numerics import EXACT, Numerics
@@ -63,6 +64,31 @@ def test_sequences_that_attend_together_see_only_their_own(
     assert all(map(torch.equal, verified(model), alone))
     monkeypatch.setattr(batch, "GATHERED_ELEMENTS", 2 * 3 * 64 * 16)  # two sequences of three blocks
     assert all(map(torch.equal, verified(model), alone))
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral-window"])
+def test_fast_asks_for_what_torch_computes_fast(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, attend = load(family, "fast"), functional.scaled_dot_product_attention
+    chosen = []
+
+    def watch(*args: Tensor, attn_mask: Tensor) -> Tensor:
+        chosen.append(torch._fused_sdp_choice(*args, attn_mask=attn_mask))
+        return attend(*args, attn_mask=attn_mask)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", watch)
+    caches = poisoned(model, 2)
+    for new in (70, 4, 1):
+        feed(model, *((cache, tokens(new)) for cache in caches))
+    assert set(chosen) == {1}  # 0 is the way that holds all scores at once
+
+
+def test_softmax_adds_up_whole_blocks_in_order() -> None:
+    for columns in (64, 192, 1024):
+        x = torch.randn((40, columns), generator=torch.Generator().manual_seed(columns)) * 3
+        hidden = torch.full((40, 3 * 64), -torch.inf)
+        whole = torch.softmax(x, -1)
+        assert torch.equal(torch.softmax(torch.cat((hidden, x, hidden), 1), -1)[:, 192 : 192 + columns], whole)
+        assert torch.equal(torch.softmax(x[7:8], -1), whole[7:8])
 
 
 @pytest.mark.parametrize("how", ["exact", "fast"])
