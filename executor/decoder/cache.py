@@ -5,6 +5,7 @@ What a batch reads or writes in a layer is then one operation, however many sequ
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -35,12 +36,14 @@ class Segment:
 class KvArena:
     """`layers`: K and V of every layer, one tensor [2, n_kv, places, d] each. All have the same places taken.
 
-    What no sequence has written since it took a place is never read: not when it is stale, not when it is NaN.
+    What no sequence has written since it took a place is never read: not when it is stale, not when it is NaN. Places
+    may be taken and given back by several threads.
     """
 
     def __init__(self, layers: Sequence[Tensor]) -> None:
         self.layers = tuple(layers)
         self._free = [range(layers[0].shape[2])]  # in rising order, no two of them adjacent
+        self._lock = threading.Lock()  # guards it
 
     @classmethod
     def empty(
@@ -58,26 +61,28 @@ class KvArena:
     def take(self, capacity: int) -> SequenceCache:
         """A cache of `capacity` positions: in one run of places if there is one, else in several. Raises ValueError
         where so many are not free."""
-        if capacity > (free := sum(map(len, self._free))):
-            raise ValueError(f"a cache of {capacity} positions where {free} places are free")
-        whole = next((run for run in self._free if len(run) >= capacity), None)
-        taken: list[range] = []
-        for run in [whole] if whole is not None else list(self._free):
-            wanted = min(capacity - sum(map(len, taken)), len(run))
-            taken.append(run[:wanted])
-            at = self._free.index(run)
-            self._free[at : at + 1] = [run[wanted:]] if wanted < len(run) else []
+        with self._lock:
+            if capacity > (free := sum(map(len, self._free))):
+                raise ValueError(f"a cache of {capacity} positions where {free} places are free")
+            whole = next((run for run in self._free if len(run) >= capacity), None)
+            taken: list[range] = []
+            for run in [whole] if whole is not None else list(self._free):
+                wanted = min(capacity - sum(map(len, taken)), len(run))
+                taken.append(run[:wanted])
+                at = self._free.index(run)
+                self._free[at : at + 1] = [run[wanted:]] if wanted < len(run) else []
         return SequenceCache(self, tuple(run for run in taken if run))
 
     def give_back(self, cache: SequenceCache) -> None:
         """The sequence is gone; its places may be taken again."""
         joined: list[range] = []
-        for run in sorted((*self._free, *cache.runs), key=lambda run: run.start):
-            if joined and joined[-1].stop == run.start:
-                joined[-1] = range(joined[-1].start, run.stop)
-            else:
-                joined.append(run)
-        self._free = joined
+        with self._lock:
+            for run in sorted((*self._free, *cache.runs), key=lambda run: run.start):
+                if joined and joined[-1].stop == run.start:
+                    joined[-1] = range(joined[-1].start, run.stop)
+                else:
+                    joined.append(run)
+            self._free = joined
 
 
 class SequenceCache:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import random
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -45,6 +50,33 @@ def test_more_places_than_are_free_are_an_error_and_take_nothing() -> None:
     with pytest.raises(ValueError, match=r"^a cache of 3 positions where 2 places are free$"):
         kv.take(3)
     assert kv.take(2).runs == (range(3, 5),)
+
+
+def test_two_threads_never_have_the_same_places() -> None:
+    kv = arena(64)
+    taken: set[int] = set()
+    lock = threading.Lock()
+
+    def use(seed: int) -> None:
+        rng = random.Random(seed)
+        for _ in range(300):
+            cache = kv.take(rng.randint(1, 30))
+            places = set(cache.places.tolist())
+            with lock:
+                assert not places & taken
+                taken.update(places)
+            with lock:
+                taken.difference_update(places)
+            kv.give_back(cache)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(use, range(2)))
+    finally:
+        sys.setswitchinterval(before)
+    assert kv.take(64).runs == (range(64),)
 
 
 def test_a_cache_of_nothing_takes_nothing() -> None:
