@@ -13,39 +13,45 @@ from typing import Final
 import torch
 from torch import Tensor
 
+#: the library's blocks have a multiple of so many rows; others would be filled up
+_ROWS: Final = 64
+_OPS: Final = ("_reorder_linear_weight", "_linear_pointwise")
 #: what says whether the library has such kernels for a type on this processor
 _SUPPORTED: Final = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Packed:
-    """A weight matrix [out, in], as `blocks` of its rows that only the library can read."""
+    """A weight matrix [out, in], as `blocks` of its rows, `rows` in each but the last, that only the library reads."""
 
     blocks: tuple[Tensor, ...]
+    rows: int
     shape: tuple[int, int]
     dtype: torch.dtype
 
     def split(self) -> Iterator[Packed]:
-        """One by one, all blocks but the last of the same height."""
-        rows = -(-self.shape[0] // len(self.blocks))
+        """Block by block."""
         for i, block in enumerate(self.blocks):
-            yield Packed((block,), (min(rows, self.shape[0] - i * rows), self.shape[1]), self.dtype)
+            rows = min(self.rows, self.shape[0] - i * self.rows)
+            yield Packed((block,), rows, (rows, self.shape[1]), self.dtype)
 
 
 Weight = Tensor | Packed
 
 
 def packable(weight: Tensor) -> bool:
-    """Whether the library lays out such weights."""
-    ask = _SUPPORTED.get(weight.dtype)
-    return ask is not None and weight.device.type == "cpu" and getattr(torch.ops.mkldnn, ask)()
+    """Whether the library lays out such weights, in no more memory than they take as they are."""
+    ask = _SUPPORTED.get(weight.dtype, "")
+    if weight.device.type != "cpu" or weight.shape[0] % _ROWS:
+        return False
+    return all(hasattr(torch.ops.mkldnn, op) for op in (ask, *_OPS)) and getattr(torch.ops.mkldnn, ask)()
 
 
-def pack(weight: Tensor, blocks: int = 1) -> Packed:
-    """A packable weight [out, in] laid out, in so many blocks of its rows."""
-    rows = torch.split(weight, -(-weight.shape[0] // blocks))
-    each = tuple(torch.ops.mkldnn._reorder_linear_weight(some.contiguous()) for some in rows)
-    return Packed(each, (weight.shape[0], weight.shape[1]), weight.dtype)
+def pack(weight: Tensor, block_rows: int | None = None) -> Packed:
+    """A packable weight [out, in] laid out, about so many of its rows at a time."""
+    rows = weight.shape[0] if block_rows is None else max(_ROWS, block_rows // _ROWS * _ROWS)
+    blocks = [torch.ops.mkldnn._reorder_linear_weight(some.contiguous()) for some in torch.split(weight, rows)]
+    return Packed(tuple(blocks), rows, (weight.shape[0], weight.shape[1]), weight.dtype)
 
 
 def packed_product(x: Tensor, weight: Packed) -> Tensor:

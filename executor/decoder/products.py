@@ -79,7 +79,8 @@ def invariant(x: Tensor, weight: Weight) -> Tensor:
         if len(weight.blocks) > 1:
             return torch.cat([invariant(x, some) for some in weight.split()], dim=1)
         agreed = _agreeing(x.dtype, outputs, inputs, height(rows), "packed", torch.get_num_threads())
-        assert agreed is not None, "only what agrees is packed"
+        if agreed is None:  # with another number of threads than when it was packed: still the same in every batch
+            return torch.cat([packed_product(_filled(some, TILE), weight) for some in torch.split(x, TILE)])[:rows]
         return packed_product(_filled(x, agreed), weight)[:rows]
     if outputs > _block_rows(inputs):
         return torch.cat([invariant(x, some) for some in torch.split(weight, _block_rows(inputs))], dim=1)
@@ -99,9 +100,7 @@ def pack_agreeing(weight: Weight) -> Weight:
     be others."""
     if isinstance(weight, Packed) or not packable(weight):
         return weight
-    (outputs, inputs), threads = weight.shape, torch.get_num_threads()
-    blocks = -(-outputs // _block_rows(inputs))
-    packed = pack(weight, blocks)
+    packed, threads = pack(weight, _block_rows(weight.shape[1])), torch.get_num_threads()
     agree = (_agreeing(weight.dtype, *some.shape, MOST_ROWS, "packed", threads) for some in packed.split())
     return weight if None in agree else packed
 

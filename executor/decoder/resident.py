@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import torch
 from torch import Tensor
@@ -32,12 +32,15 @@ from executor.decoder import blocks
 from executor.decoder.batch import Batch
 from executor.decoder.cache import Segment, SequenceCache, alone
 from executor.decoder.numerics import Numerics, argmax
+from executor.decoder.packed import Packed
 from executor.decoder.products import pack_agreeing
 from executor.decoder.rope import rotation
 from executor.weights import AttentionWeights, ExpertWeights, HeadWeights, PartWeights
 from specsim.errors import InputError
 
 CPU: Final = torch.device("cpu")
+
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,22 +112,26 @@ def load_resident(
 
 
 def _pack_attention(weights: AttentionWeights) -> AttentionWeights:
-    """With the projections that have no bias laid out for the library, and copies of the rest, so that what was read
-    can go."""
-    fields: dict[str, Any] = {}
-    for name in AttentionWeights.__dataclass_fields__:
-        of = getattr(weights, name)
-        alone = name in "qkvo" and getattr(weights, f"{name}_bias") is None
-        fields[name] = pack_agreeing(of) if alone else of.clone() if of is not None else None
-    return AttentionWeights(**fields)
+    """With the projections that have no bias laid out for the library."""
+    fields = {name: getattr(weights, name) for name in AttentionWeights.__dataclass_fields__}
+    return AttentionWeights(**_pack(fields, {name for name in "qkvo" if fields[f"{name}_bias"] is None}))
 
 
 def _pack_experts(part: PartWeights) -> PartWeights:
     """With all matrices laid out for the library."""
-    return {
-        i: ExpertWeights(*(None if of is None else pack_agreeing(of) for of in (expert.gate, expert.up, expert.down)))
-        for i, expert in part.items()
-    }
+    names = ("gate", "up", "down")
+    fields = {(i, name): getattr(expert, name) for i, expert in part.items() for name in names}
+    packed = _pack(fields, fields.keys())
+    return {i: ExpertWeights(*(packed[i, name] for name in names)) for i in part}
+
+
+def _pack(fields: Mapping[K, Any], matrices: Collection[K]) -> dict[K, Any]:
+    """The tensors of a unit with its `matrices` laid out for the library; if any of them is, copies of the others, so
+    that what was read of the unit can go."""
+    packed = {name: pack_agreeing(of) if name in matrices and of is not None else of for name, of in fields.items()}
+    if not any(isinstance(of, Packed) for of in packed.values()):
+        return dict(fields)
+    return {name: of.clone() if isinstance(of, Tensor) else of for name, of in packed.items()}
 
 
 def generate_greedy(model: ResidentModel, prompt: list[int], max_new: int) -> list[int]:
