@@ -56,7 +56,8 @@ class Walk:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One operation of a walk with all that runs beside it: norms, residuals, routing, the choice of a token."""
+    """One operation of a walk with all that runs beside it: norms, residuals, routing; with the head also the choice of
+    a token, and what is worked out once for all layers."""
 
     op: Op
     walk: Walk
@@ -122,8 +123,11 @@ class Walker:
         spent: dict[Piece, float] = defaultdict(float)
         with torch.inference_mode():
             hidden, output = self._start, torch.zeros_like(self._start)
+            began = self._now()
             batch = Batch(self.arch, EXACT, self._segments, self._caches, hidden.device)
+            batch.groups(None)
             turn = rotation(self.arch.rope, self.walk.model.head_dim, self._positions, hidden.dtype)
+            prepared = self._now() - began
             for layer in range(_LAYERS):
                 hidden, output, seconds = self._walk_layer(layer, hidden, output, batch, turn)
                 if layer > 0:
@@ -132,7 +136,7 @@ class Walker:
             for _ in range(2):  # the first time is not counted, as with layers
                 began = self._now()
                 argmax(blocks.logits(self.arch, EXACT, self._head, hidden))
-                spent[head] = self._now() - began
+                spent[head] = prepared + self._now() - began
         return spent
 
     def _walk_layer(
