@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
+from executor.job import Wave
 from executor.metrics import Metrics
 from executor.outputs import Output
 from specsim.answer import Plan
@@ -73,8 +74,10 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """A finished run. `outputs` is the path of outputs.jsonl, `samples` are the first of its outputs, a few."""
+    """A finished run. `outputs` is the path of outputs.jsonl, `samples` are the first of its outputs, a few; `waves`
+    say what was done, so that it can be priced once more."""
 
     metrics: Metrics
     outputs: Path
     samples: tuple[Output, ...]
+    waves: tuple[Wave, ...] = ()

@@ -80,7 +80,7 @@ def run(plan: Plan, options: RunOptions) -> RunResult:
     metrics = _metrics(plan, options, job, load_s, measured, predicted.makespan, itself)
     metrics.write(options.out)
     write_trace(options.out / "trace.json", {"predicted": predicted, "measured": measured.from_zero()})
-    return RunResult(metrics, writer.path, tuple(desk.samples))
+    return RunResult(metrics, writer.path, tuple(desk.samples), tuple(job.waves))
 
 
 @contextmanager

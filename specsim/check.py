@@ -41,6 +41,10 @@ class Profile:
         assert isinstance(value, int | float), f"{fact} of {self.name} is no number"
         return value
 
+    def number_or(self, fact: str, default: float) -> float:
+        """Of a fact that may be left out."""
+        return self.number(fact) if fact in self.stated else default
+
     def facts(self) -> tuple[Fact, ...]:
         """Every number with its source, as a Machine lists them; without those whose source is unstated."""
         listed = ((f"{self.kind}.{name}", stated) for name, stated in self.stated.items())
@@ -119,7 +123,7 @@ def _facts(
             if rule.default == REQUIRED:
                 hint = f"add {name}: [value, source]"
                 errors.append(InputError(f"{name} is missing", where=f"{where}: facts", hint=hint))
-            elif rule.assumed:
+            elif rule.assumed and rule.instead not in facts:
                 value = parse(rule.default, rule, place)
                 stated[name] = Stated(text(rule.default), value, "assumed", f"default: {rule.why}")
             continue

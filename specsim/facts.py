@@ -21,12 +21,14 @@ Value: TypeAlias = float | Curve | tuple[float, ...] | str
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How one fact is written. `dimension`: one of `units.UNITS`, number, count, curve, hazards, name."""
+    """How one fact is written. `dimension`: one of `units.UNITS`, number, count, curve, hazards, name. Where the fact
+    `instead` is stated, this one is not needed and has no default."""
 
     dimension: str
     default: str | float = REQUIRED
     why: str = ""
     zero: bool = False
+    instead: str = ""
 
     @property
     def assumed(self) -> bool:

@@ -11,6 +11,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Final, Literal, get_args
+
+#: operations that are measured apart: the products around attention, its core, an expert or a dense FFN, logits
+Op = Literal["projections", "attention", "expert", "dense", "head"]
+OPS: Final[tuple[Op, ...]] = get_args(Op)
+CURVES: Final = ("fp32", "fp16", "packed", *OPS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +40,26 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
+class AttentionCost:
+    """What an attention core takes where it was measured, in place of a roofline: the sum of what its sequences take,
+    the FLOPs of its (query, key) pairs, and the bytes of K and V that it gathers."""
+
+    sequence_s: float
+    flops_per_s: float
+    kv_bytes_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Processor:
     """What computes: peaks by dtype and the memory bandwidth under them, with the share of each that is reached.
 
     `flops_per_s[dtype]` is dense matrix throughput with fp32 accumulation; `gemm_efficiency` is by rows of the
-    product; `overhead_s` is paid once for every task (kernel launches, or the fork and join of a CPU thread team).
+    product; `overhead_s` is paid for every operation (kernel launches, or the fork and join of a CPU thread team).
+
+    The rest is known only of a processor that was measured: curves that differ (`CURVES`), by dtype, else for weights
+    that are laid out for products, else by operation (`OPS`); by operation its overhead in place of the one, and the
+    rate at which rows pass through all in it that is no product; attention in place of a share of the peak; what
+    starting a task costs.
     """
 
     flops_per_s: Mapping[str, float]
@@ -47,6 +68,11 @@ class Processor:
     attention_efficiency: float
     bandwidth_efficiency: float
     overhead_s: float
+    gemm_efficiencies: Mapping[str, Curve] = field(default_factory=dict)
+    overheads_s: Mapping[Op, float] = field(default_factory=dict)
+    activation_bytes_per_s: Mapping[Op, float] = field(default_factory=dict)
+    attention: AttentionCost | None = None
+    task_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +121,11 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """Reached by `queue_depth` threads, each reading blocks of `block_bytes`."""
+    """Reached by `queue_depth` threads, each reading blocks of `block_bytes`.
+
+    Where it was measured: so many bytes read take a second of the whole CPU, and a busy CPU takes that share of the
+    disk's rate.
+    """
 
     name: str
     title: str
@@ -106,6 +136,8 @@ class Disk:
     power_watts: float
     queue_depth: int
     block_bytes: int
+    cpu_bytes_per_s: float = math.inf
+    lost_share: float = 0.0
 
     def rate(self) -> float:
         return self.bytes_per_s * self.efficiency
@@ -169,8 +201,14 @@ class Machine:
 
 
 def _faster(processor: Processor, flops: float = 1.0, bandwidth: float = 1.0) -> Processor:
+    """Overheads, and rows that pass through caches, stay as slow as they are."""
     rates = {dtype: rate * flops for dtype, rate in processor.flops_per_s.items()}
-    return replace(processor, flops_per_s=rates, bytes_per_s=processor.bytes_per_s * bandwidth)
+    attention = processor.attention
+    if attention is not None:
+        kv = attention.kv_bytes_per_s * bandwidth
+        attention = replace(attention, flops_per_s=attention.flops_per_s * flops, kv_bytes_per_s=kv)
+    bytes_per_s = processor.bytes_per_s * bandwidth
+    return replace(processor, flops_per_s=rates, bytes_per_s=bytes_per_s, attention=attention)
 
 
 def _scale_gpu(m: Machine, flops: float = 1.0, bandwidth: float = 1.0) -> Machine:

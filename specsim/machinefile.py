@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,6 +36,9 @@ def sections(machine: Machine, facts: Mapping[str, Fact]) -> dict[str, dict[str,
     values = {"bandwidth": disk.bytes_per_s, "efficiency": disk.efficiency, "latency": disk.latency_s}
     values |= {"capacity": disk.capacity_bytes, "power": disk.power_watts}
     values |= {"queue_depth": float(disk.queue_depth), "read_block": float(disk.block_bytes)}
+    values["cpu_rate"] = disk.cpu_bytes_per_s
+    if disk.lost_share:
+        values["lost_to_cpu"] = disk.lost_share
     written["disk"] = section("disk", disk.name, disk.title, values, facts)
     return written
 
@@ -44,9 +48,9 @@ def section(kind: str, name: str, title: str, values: Mapping[str, Value], facts
     sources: dict[tuple[str, str], str] = {}
     written = {}
     for key, rule in FACTS[kind].items():
-        if key not in values:
-            continue
-        value = values[key]
+        value = values.get(key)
+        if value is None or value == math.inf:
+            continue  # no such fact, or a rate at which there is nothing to wait for
         shown, fact = write(value, rule), facts.get(f"{kind}.{key}")
         source = (fact.kind, fact.source) if fact else ("unstated", "")
         if fact and text(shown) != fact.value:
@@ -72,14 +76,30 @@ def _source(kind: str, words: str) -> dict[str, str]:
 
 
 def _processor(processor: Processor, bandwidth: str) -> dict[str, Value]:
-    return {
+    """What was measured in place of `attention_efficiency` or `overhead` stands in their place."""
+    values: dict[str, Value] = {
         **processor.flops_per_s,
         bandwidth: processor.bytes_per_s,
         "gemm_efficiency": processor.gemm_efficiency,
-        "attention_efficiency": processor.attention_efficiency,
         "bandwidth_efficiency": processor.bandwidth_efficiency,
-        "overhead": processor.overhead_s,
     }
+    if processor.task_s:
+        values["task_overhead"] = processor.task_s
+    values |= {f"gemm_efficiency_{of}": curve for of, curve in processor.gemm_efficiencies.items()}
+    values |= {f"overhead_{op}": seconds for op, seconds in processor.overheads_s.items()}
+    values |= {f"activations_{op}": rate for op, rate in processor.activation_bytes_per_s.items()}
+    if not processor.overheads_s:
+        values["overhead"] = processor.overhead_s
+    attention = processor.attention
+    if attention is None:
+        values["attention_efficiency"] = processor.attention_efficiency
+    else:
+        values |= {
+            "attention_sequence": attention.sequence_s,
+            "attention_flops": attention.flops_per_s,
+            "attention_kv": attention.kv_bytes_per_s,
+        }
+    return values
 
 
 def _reserve(facts: Mapping[str, Fact], field: str) -> Value:

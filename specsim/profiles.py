@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Final
 from specsim.acceptance import Acceptance, Pair
 from specsim.check import Profile, check
 from specsim.errors import InputError, UnknownNameError
-from specsim.hardware import Curve, Disk, Gpu, Host, Link, Processor
+from specsim.hardware import CURVES, OPS, AttentionCost, Curve, Disk, Gpu, Host, Link, Processor
 from specsim.model import read_config
 from specsim.workload import Workload
 from specsim.yamlfile import read_yaml
@@ -135,14 +136,28 @@ def _curve(profile: Profile, fact: str) -> Curve:
 
 
 def _processor(profile: Profile, bandwidth: str) -> Processor:
-    dtypes = [dtype for dtype in ("fp32", "bf16", "fp16", "int8") if dtype in profile.stated]
+    stated = profile.stated
     return Processor(
-        flops_per_s={dtype: profile.number(dtype) for dtype in dtypes},
+        flops_per_s={dtype: profile.number(dtype) for dtype in ("fp32", "bf16", "fp16", "int8") if dtype in stated},
         bytes_per_s=profile.number(bandwidth),
         gemm_efficiency=_curve(profile, "gemm_efficiency"),
-        attention_efficiency=profile.number("attention_efficiency"),
+        attention_efficiency=profile.number_or("attention_efficiency", 1.0),
         bandwidth_efficiency=profile.number("bandwidth_efficiency"),
-        overhead_s=profile.number("overhead"),
+        overhead_s=profile.number_or("overhead", 0.0),
+        gemm_efficiencies={of: _curve(profile, fact) for of in CURVES if (fact := f"gemm_efficiency_{of}") in stated},
+        overheads_s={op: profile.number(fact) for op in OPS if (fact := f"overhead_{op}") in stated},
+        activation_bytes_per_s={op: profile.number(fact) for op in OPS if (fact := f"activations_{op}") in stated},
+        attention=_attention(profile) if "attention_sequence" in stated else None,
+        task_s=profile.number_or("task_overhead", 0.0),
+    )
+
+
+def _attention(profile: Profile) -> AttentionCost:
+    """A rate at which nothing was seen to be waited for is left out."""
+    return AttentionCost(
+        sequence_s=profile.number("attention_sequence"),
+        flops_per_s=profile.number_or("attention_flops", math.inf),
+        kv_bytes_per_s=profile.number_or("attention_kv", math.inf),
     )
 
 
@@ -186,6 +201,8 @@ def to_disk(p: Profile) -> Disk:
         power_watts=p.number("power"),
         queue_depth=int(p.number("queue_depth")),
         block_bytes=int(p.number("read_block")),
+        cpu_bytes_per_s=p.number_or("cpu_rate", math.inf),
+        lost_share=p.number_or("lost_to_cpu", 0.0),
     )
 
 

@@ -11,12 +11,23 @@ from typing import Any, Final, Literal
 import msgspec
 
 from specsim.facts import OPTIONAL, Rule
+from specsim.hardware import CURVES, OPS
 
 _GEMM = "share of the peak that large matrix products usually reach"
 _ATTENTION = "share of the peak that attention kernels usually reach"
 _BANDWIDTH = "share of the peak bandwidth that streaming reads usually reach"
 _COPY = "cost of starting one copy"
 _OVERHEAD = "cost of starting one task"
+_PROJECTIONS = "overhead_projections"  # what is measured with it takes the place of `overhead`
+_MEASURED = {
+    **{f"gemm_efficiency_{of}": Rule("curve", OPTIONAL) for of in CURVES},
+    **{f"overhead_{op}": Rule("seconds", OPTIONAL, zero=True) for op in OPS},
+    **{f"activations_{op}": Rule("bytes/s", OPTIONAL) for op in OPS},
+    "attention_sequence": Rule("seconds", OPTIONAL, zero=True),
+    "attention_flops": Rule("FLOP/s", OPTIONAL),
+    "attention_kv": Rule("bytes/s", OPTIONAL),
+    "task_overhead": Rule("seconds", OPTIONAL, zero=True),
+}
 _FLOPS = {"fp32": Rule("FLOP/s"), "bf16": Rule("FLOP/s")} | {
     dtype: Rule("FLOP/s", OPTIONAL) for dtype in ("fp16", "int8")
 }
@@ -29,9 +40,10 @@ FACTS: Final[dict[str, dict[str, Rule]]] = {
         "power": Rule("watts"),
         "vram_reserve": Rule("bytes", "1 GiB", "context, display and allocator rounding", zero=True),
         "gemm_efficiency": Rule("curve", 0.70, _GEMM),
-        "attention_efficiency": Rule("ratio", 0.50, _ATTENTION),
+        "attention_efficiency": Rule("ratio", 0.50, _ATTENTION, instead="attention_sequence"),
         "bandwidth_efficiency": Rule("ratio", 0.80, _BANDWIDTH),
-        "overhead": Rule("seconds", "20 us", _OVERHEAD, zero=True),
+        "overhead": Rule("seconds", "20 us", _OVERHEAD, zero=True, instead=_PROJECTIONS),
+        **_MEASURED,
     },
     "host": {
         "cores": Rule("count"),
@@ -43,9 +55,10 @@ FACTS: Final[dict[str, dict[str, Rule]]] = {
         "ram_reserve": Rule("bytes", "6 GiB", "operating system and other programs", zero=True),
         "process": Rule("bytes", "512 MiB", "interpreter, libraries and threads, beside what they store", zero=True),
         "gemm_efficiency": Rule("curve", 0.50, _GEMM),
-        "attention_efficiency": Rule("ratio", 0.25, _ATTENTION),
+        "attention_efficiency": Rule("ratio", 0.25, _ATTENTION, instead="attention_sequence"),
         "bandwidth_efficiency": Rule("ratio", 0.75, _BANDWIDTH),
-        "overhead": Rule("seconds", "30 us", _OVERHEAD, zero=True),
+        "overhead": Rule("seconds", "30 us", _OVERHEAD, zero=True, instead=_PROJECTIONS),
+        **_MEASURED,
     },
     "link": {
         "bandwidth": Rule("bytes/s"),
@@ -61,6 +74,8 @@ FACTS: Final[dict[str, dict[str, Rule]]] = {
         "latency": Rule("seconds", "100 us", "one random read", zero=True),
         "queue_depth": Rule("count", 1, "a large read past the page cache fills the disk's queue by itself"),
         "read_block": Rule("bytes", "64 MiB", "most parts of a model are read by one call"),
+        "cpu_rate": Rule("bytes/s", OPTIONAL),
+        "lost_to_cpu": Rule("ratio", OPTIONAL, zero=True),
     },
     "machine": {
         "host": Rule("name", OPTIONAL),

@@ -185,13 +185,26 @@ def _layout(extent: Extent) -> Layout:
     return Layout(Unit(()), (), extent.nbytes, (extent,))
 
 
+@contextmanager
+def reading(units: Units, samples: DiskSamples) -> Iterator[Callable[[], object]]:
+    """What reads the next unit at each call, in the way that the samples speak for."""
+    buffer, turns = aligned_buffer(samples.unit_bytes), cycle(units.extents)
+    with closing(_reader(samples.direct, best_way(samples))) as reader:
+        yield lambda: reader.read(_layout(next(turns)), buffer)
+
+
+def best_way(samples: DiskSamples) -> Way:
+    """The simplest way that is nearly as fast as the fastest."""
+    times = {way: estimate(taken).value for way, taken in samples.units.items()}
+    return next(way for way, time in times.items() if min(times.values()) >= _FAST_ENOUGH * time)
+
+
 def disk_facts(samples: DiskSamples) -> dict[str, Measured]:
-    """The facts of a disk by their names in a profile, all but capacity and power: those of the simplest way that is
-    nearly as fast as the fastest."""
+    """The facts of a disk by their names in a profile, all but capacity and power: those of the best way."""
     cache = "past the page cache" if samples.direct else "through the page cache, for the file system has no other way"
     times = {way: estimate(taken) for way, taken in samples.units.items()}
-    fastest = min(time.value for time in times.values())
-    way, time = next((way, time) for way, time in times.items() if fastest >= _FAST_ENOUGH * time.value)
+    way = best_way(samples)
+    time = times[way]
     rates = ", ".join(f"{way} {show(samples.unit_bytes / time.value, 'bytes/s')}" for way, time in times.items())
     chosen = f"the simplest within 5% of the fastest (threads x block): {rates}"
     size, small = show(samples.unit_bytes, "bytes"), estimate(samples.small)

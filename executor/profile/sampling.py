@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 
@@ -17,12 +18,12 @@ Samples = tuple[float, ...]
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Something to time. A sample is the mean of `repeats` runs, so that short ones outlast the clock's grain.
-    `finish` waits for what `run` has only queued (a GPU's kernels)."""
+    """Something to time. `finish` waits for what `run` has only queued (a GPU's kernels). With `parts` it times itself:
+    `run` returns seconds by key, and has its own way to begin with what is not timed."""
 
     run: Callable[[], object]
-    repeats: int = 1
     finish: Callable[[], object] = lambda: None
+    parts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,25 +48,29 @@ def collect(
     Every sample follows an untimed run, for the other probes have just had the caches.
     """
     start = clock()
-    samples: dict[Hashable, list[float]] = {key: [] for key in probes}
+    samples: dict[Hashable, list[float]] = defaultdict(list)
     done, longest = 0, 0.0
     while done < rounds or clock() - start + longest <= seconds:
         begun = clock()
         say(f"round {done + 1}")
         for key, probe in probes.items():
-            samples[key].append(_sample(probe, clock))
+            for part, taken in _sample(key, probe, clock).items():
+                samples[part].append(taken)
         done, longest = done + 1, max(longest, clock() - begun)
     return {key: tuple(taken) for key, taken in samples.items()}
 
 
-def _sample(probe: Probe, clock: Callable[[], float]) -> float:
+def _sample(key: Hashable, probe: Probe, clock: Callable[[], float]) -> Mapping[Hashable, float]:
+    if probe.parts:
+        parts = probe.run()
+        assert isinstance(parts, Mapping), "a probe with parts returns their seconds"
+        return parts
     probe.run()
     probe.finish()
     start = clock()
-    for _ in range(probe.repeats):
-        probe.run()
+    probe.run()
     probe.finish()
-    return (clock() - start) / probe.repeats
+    return {key: clock() - start}
 
 
 def estimate(samples: Samples) -> Estimate:

@@ -21,7 +21,7 @@ from specsim.units import UNITS, parse, show
 
 
 @click.command("profile")
-@click.option("--quick", is_flag=True, help="Some ten seconds; without it the same probes take more samples.")
+@click.option("--quick", is_flag=True, help="Some twenty seconds; without it the same probes take more samples, for a minute and a half.")
 @click.option(
     "--disk-path",
     type=click.Path(file_okay=False, exists=True, path_type=Path),

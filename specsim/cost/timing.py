@@ -1,16 +1,18 @@
 """Seconds of a piece of work on a machine when it runs alone, and the shared bandwidth that it uses meanwhile.
 
-Compute (the roofline, Williams et al. 2009): overhead + max(FLOPs / (eff_c peak), bytes / (eff_b bandwidth)).
+Compute (the roofline, Williams et al. 2009): overhead + max(FLOPs / (eff_c peak), bytes / (eff_b bandwidth)), and
+where it was measured, what rows take between products; attention, where it was measured, a sum of its own terms.
 Copies: latency + bytes / rate(pinned). A task of several works takes their sum.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
 from specsim.cost.work import Work
-from specsim.hardware import Machine, Processor
+from specsim.hardware import Curve, Machine, Processor
 from specsim.model import DTYPE_RATE
 
 #: resources whose tasks copy rather than compute
@@ -29,12 +31,37 @@ def resource(stream: str) -> str:
 def compute_seconds(processor: Processor, work: Work) -> float:
     if work.flops == 0 and work.bytes == 0:
         return 0.0
-    gemm = work.kind != "attention"
-    efficiency = processor.gemm_efficiency.at(work.rows) if gemm else processor.attention_efficiency
-    rates = processor.flops_per_s
-    peak = rates.get(DTYPE_RATE[work.dtype], rates["fp32"])  # what a processor cannot do it converts to fp32
-    flops_s = work.flops / (efficiency * peak)
-    return work.calls * processor.overhead_s + max(flops_s, memory_seconds(processor, work))
+    return _beside_seconds(processor, work) + _alone_seconds(processor, work)
+
+
+def _beside_seconds(processor: Processor, work: Work) -> float:
+    """Overhead and, where it was measured, what rows take on their way: the time at a rate, that of so many rows that
+    they keep the whole processor busy, and for fewer twice the geometric mean of both times on top."""
+    overhead_s, passing_s = processor.overhead_s, 0.0
+    if work.op is not None:
+        overhead_s = processor.overheads_s.get(work.op, overhead_s)
+        passing_s = work.activations / processor.activation_bytes_per_s.get(work.op, math.inf)
+    return work.calls * overhead_s + 2 * math.sqrt(work.calls * overhead_s * passing_s) + passing_s
+
+
+def _alone_seconds(processor: Processor, work: Work) -> float:
+    """The operation itself."""
+    attention = processor.attention if work.kind == "attention" else None
+    if attention is not None:  # no roofline: caches are gathered first, then attended to
+        kv_s = (work.bytes - work.activations) / attention.kv_bytes_per_s
+        return work.sequences * attention.sequence_s + work.flops / attention.flops_per_s + kv_s
+    dtype = DTYPE_RATE[work.dtype]
+    if dtype not in processor.flops_per_s:
+        dtype = "fp32"  # what a processor cannot do it converts
+    attends = work.kind == "attention"
+    efficiency = processor.attention_efficiency if attends else _curve(processor, dtype, work).at(work.rows)
+    return max(work.flops / (efficiency * processor.flops_per_s[dtype]), memory_seconds(processor, work))
+
+
+def _curve(processor: Processor, dtype: str, work: Work) -> Curve:
+    curves = processor.gemm_efficiencies
+    names = (dtype, "packed" if work.packed else "", work.op or "")
+    return next((curves[name] for name in names if name in curves), processor.gemm_efficiency)
 
 
 def memory_seconds(processor: Processor, work: Work) -> float:
@@ -65,14 +92,15 @@ def seconds(machine: Machine, stream: str, works: Sequence[Work]) -> float:
     if name in COPY_RESOURCES:
         return sum(copy_seconds(machine, name, work) for work in works)
     processor = machine.processor(name)
-    return sum(compute_seconds(processor, work) for work in works)
+    alone = sum(compute_seconds(processor, work) for work in works)
+    return alone + processor.task_s if alone else 0.0
 
 
 def demand(machine: Machine, stream: str, works: Sequence[Work], duration: float) -> Demand:
     """Share of each pool that the task uses while it runs at full speed.
 
     Pools: the resource itself (two streams of it share it), `dram` under the CPU and every copy out of or into RAM,
-    `vram_bw` under the GPU and every copy over the link.
+    `vram_bw` under the GPU and every copy over the link. The CPU and reads of the disk take a share of each other.
     """
     name = resource(stream)
     if duration <= 0:
@@ -82,15 +110,18 @@ def demand(machine: Machine, stream: str, works: Sequence[Work], duration: float
         return (name, 1.0), *_copy_demand(machine, name, works[0].pinned, traffic / duration)
     processor = machine.processor(name)
     share = min(1.0, sum(memory_seconds(processor, work) for work in works) / duration)
-    pool = "vram_bw" if name == "gpu" else "dram"
-    return (name, 1.0), (pool, share)
+    if name == "gpu":
+        return (name, 1.0), ("vram_bw", share)
+    lost = machine.disk.lost_share
+    return (name, 1.0), ("dram", share), *([("disk", lost)] if lost else [])
 
 
 def _copy_demand(machine: Machine, resource: str, pinned: bool, rate: float) -> Demand:
     factor = 1.0 if pinned or resource == "disk" else PAGEABLE_TRAFFIC
     dram = ("dram", min(1.0, factor * rate / _reached(machine.host.processor)))
     if resource == "disk" or machine.gpu is None:
-        return (dram,)
+        taken = min(1.0, rate / machine.disk.cpu_bytes_per_s)
+        return (dram, ("cpu", taken)) if taken else (dram,)
     vram = ("vram_bw", min(1.0, rate / _reached(machine.gpu.processor)))
     if pinned:
         return dram, vram

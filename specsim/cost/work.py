@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from specsim.cost.shapes import PassShape
+from specsim.hardware import Op
 from specsim.model import FeedForward, Model
 
 WorkKind = Literal["gemm", "attention", "copy"]
@@ -18,8 +19,9 @@ WorkKind = Literal["gemm", "attention", "copy"]
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a task does. `rows` is that of its matrix products (for the efficiency curve), `calls` how many kernels or
-    parallel regions it starts, `pinned` whether a copy's RAM side is page-locked."""
+    """What a task does. `rows` is that of its matrix products (for the efficiency curve), `calls` how many operations
+    `op` it starts, `pinned` whether a copy's RAM side is page-locked. Of the `bytes`, `activations` are rows that go
+    in and out, which norms, gates and the like pass through as well. `sequences` are those that attend."""
 
     kind: WorkKind
     flops: float = 0.0
@@ -28,6 +30,10 @@ class Work:
     calls: float = 1.0
     dtype: str = "bfloat16"
     pinned: bool = True
+    op: Op | None = None
+    activations: float = 0.0
+    sequences: float = 0.0
+    packed: bool = False
 
 
 def distinct_experts(ffn: FeedForward, tokens: float) -> float:
@@ -43,8 +49,16 @@ def projections(model: Model, tokens: float, *, q: bool = True, kv: bool = True,
     """Q, K, V and O products: 2 T h d (2 n_q + 2 n_kv) FLOPs when all are asked for."""
     width = model.head_dim * ((q + out) * model.heads + 2 * kv * model.kv_heads)
     weights = model.hidden * width
-    activations = tokens * (width + (q + out) * model.hidden)
-    return Work("gemm", 2 * tokens * weights, (weights + activations) * model.element_bytes, tokens, dtype=model.dtype)
+    activations = tokens * (width + (q + out) * model.hidden) * model.element_bytes
+    return Work(
+        "gemm",
+        2 * tokens * weights,
+        weights * model.element_bytes + activations,
+        tokens,
+        dtype=model.dtype,
+        op="projections",
+        activations=activations,
+    )
 
 
 def attention_core(model: Model, shape: PassShape) -> Work:
@@ -52,7 +66,16 @@ def attention_core(model: Model, shape: PassShape) -> Work:
     flops = 4 * model.heads * model.head_dim * shape.attended
     kv = (shape.cached + shape.tokens) * model.kv_bytes_per_token_layer
     query_and_output = 2 * shape.tokens * model.heads * model.head_dim * model.element_bytes
-    return Work("attention", flops, kv + query_and_output, shape.tokens, dtype=model.dtype)
+    return Work(
+        "attention",
+        flops,
+        kv + query_and_output,
+        shape.tokens,
+        dtype=model.dtype,
+        op="attention",
+        activations=query_and_output,
+        sequences=shape.rows,
+    )
 
 
 def feed_forward(model: Model, ffn: FeedForward, tokens: float, share: float = 1.0) -> Work:
@@ -70,14 +93,30 @@ def feed_forward(model: Model, ffn: FeedForward, tokens: float, share: float = 1
     size = model.element_bytes * share
     rows = max(1.0, routed / distinct)
     calls = max(1.0, distinct * share)
-    return Work("gemm", flops * share, (weights + activations) * size, rows, calls, model.dtype)
+    return Work(
+        "gemm",
+        flops * share,
+        (weights + activations) * size,
+        rows,
+        calls,
+        model.dtype,
+        op="expert" if ffn.is_moe else "dense",
+        activations=activations * size,
+    )
 
 
 def head(model: Model, rows: float) -> Work:
     """Logits of `rows` positions: 2 rows h V FLOPs, fp32 logits written and read once by the argmax or the sampler."""
     weights = model.embedding_parameters
+    logits = 2 * 4 * rows * model.vocab
     return Work(
-        "gemm", 2 * rows * weights, weights * model.element_bytes + 2 * 4 * rows * model.vocab, rows, dtype=model.dtype
+        "gemm",
+        2 * rows * weights,
+        weights * model.element_bytes + logits,
+        rows,
+        dtype=model.dtype,
+        op="head",
+        activations=logits,
     )
 
 
@@ -86,13 +125,14 @@ def whole_pass(model: Model, shape: PassShape) -> tuple[Work, ...]:
     works: list[Work] = []
     for ffn, layers in model.ffn_kinds.items():
         parts = (projections(model, shape.tokens), attention_core(model, shape), feed_forward(model, ffn, shape.tokens))
-        works += [repeat(part, layers) for part in parts]
+        works += [replace(repeat(part, layers), packed=part.kind == "gemm") for part in parts]
     return (*works, head(model, shape.head_rows))
 
 
 def repeat(work: Work, times: float) -> Work:
     """`times` equal operations one after another."""
-    return replace(work, flops=work.flops * times, bytes=work.bytes * times, calls=work.calls * times)
+    amounts = ("flops", "bytes", "calls", "activations", "sequences")
+    return replace(work, **{name: getattr(work, name) * times for name in amounts})
 
 
 def copy(byte_count: float, *, pinned: bool = True) -> Work:

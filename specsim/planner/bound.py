@@ -140,9 +140,10 @@ def _units(case: Case, shape: PassShape, part_bytes: int, *, routed: bool, prefi
     target, machine = case.target, case.machine
 
     def pair(work: Work) -> tuple[float, float]:
-        main = timing.seconds(machine, machine.main, (work,))
+        """Without what starting a task takes: which works are one task is the placement's choice."""
+        main = timing.compute_seconds(machine.processor(machine.main), work)
         alone = prefill or machine.gpu is None
-        return main, math.inf if alone else timing.seconds(machine, "cpu", (work,))
+        return main, math.inf if alone else timing.compute_seconds(machine.processor("cpu"), work)
 
     units = []
     for kind, layers in target.ffn_kinds.items():

@@ -14,7 +14,7 @@ from executor.profile.analysis import Measured
 from executor.profile.machine import Device, Facts, to_profile, warnings
 from executor.profile.measure import measure
 from specsim import api, machines, profiles
-from specsim.hardware import Curve
+from specsim.hardware import OPS, Curve
 from specsim.planfile import dump_yaml
 from tests.executor.profile_stories import DISK, HOST, NO_TIME
 from tests.specsim import plans
@@ -22,18 +22,15 @@ from tests.specsim import plans
 DAY = datetime.date(2030, 1, 2)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
+@pytest.fixture(scope="module")
+def facts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Facts]:
+    """Measured once, in one thread and without a look at any GPU."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        yield measure(tmp_path_factory.mktemp("disk"), effort=NO_TIME, host=HOST, disk=DISK)
     torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Facts:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    return measure(tmp_path, effort=NO_TIME, host=HOST, disk=DISK)
 
 
 def test_the_file_reads_back_as_the_machine_and_every_number_has_a_source(facts: Facts, tmp_path: Path) -> None:
@@ -42,6 +39,7 @@ def test_the_file_reads_back_as_the_machine_and_every_number_has_a_source(facts:
     assert profiles.problems(file) == []
     machine = machines.assemble(machine=str(file))
     assert machine == machines.from_dict(to_profile(facts, DAY))
+    assert machines.from_dict(machines.to_dict(machine)).host == machine.host  # as a plan file carries it
     assert machine.gpu is None
     assert all(nbytes > 0 for nbytes in machine.budgets().values())
     assert machine.ram_budget_bytes < facts.system.ram_bytes
@@ -49,7 +47,10 @@ def test_the_file_reads_back_as_the_machine_and_every_number_has_a_source(facts:
     assert [rows for rows, _ in processor.gemm_efficiency.points] == [1, 8, 64]
     assert all(0 < share <= 1 for _, share in processor.gemm_efficiency.points)
     assert max(share for _, share in processor.gemm_efficiency.points) == 1
-    assert 0 < processor.attention_efficiency <= 1
+    assert processor.attention is not None
+    assert processor.overheads_s.keys() == set(OPS)
+    assert processor.gemm_efficiencies.keys() == {"fp32", "fp16", "packed", "projections", "head"}
+    assert processor.task_s > 0
     assert {fact.kind for fact in machine.facts} == {"measured", "assumed"}
     assert {f.field for f in machine.facts if f.kind == "assumed"} == {
         "host.power",
@@ -103,4 +104,4 @@ def test_probes_take_at_most_a_quarter_of_the_memory_and_room_for_a_matrix() -> 
     large = replace(HOST, arena_bytes=2**30)
     assert large.within(2**40).arena_bytes == 2**30
     assert large.within(2**26).arena_bytes == 2**24
-    assert replace(large, hidden=1024, width=1024).within(0).arena_bytes == 2**22
+    assert replace(large, kept_width=1024 * 16).within(0).arena_bytes == 2**22

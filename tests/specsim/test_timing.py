@@ -8,8 +8,8 @@ import pytest
 
 from specsim import profiles
 from specsim.cost import timing
-from specsim.cost.work import Work, copy
-from specsim.hardware import Curve, Machine, Processor
+from specsim.cost.work import Work, copy, repeat
+from specsim.hardware import AttentionCost, Curve, Machine, Processor
 from tests.specsim import stories
 
 
@@ -46,6 +46,46 @@ def test_efficiencies_belong_to_their_kind_of_work() -> None:
     assert timing.compute_seconds(real, Work("gemm", 1000, rows=10)) == pytest.approx(1 / 0.375)  # half way in log
     assert timing.compute_seconds(real, Work("attention", 1000, rows=1000)) == 10
     assert timing.compute_seconds(real, Work("attention", 0, 80)) == 1
+
+
+def test_measured_operations_have_overheads_of_their_own_and_rows_that_pass() -> None:
+    """Four calls of 0.5 s, 40 bytes at 20 B/s, and because these are few twice the geometric mean of 2 s and 2 s."""
+    measured = gpu(overhead_s=9.0, overheads_s={"expert": 0.5}, activation_bytes_per_s={"expert": 20.0})
+    assert (
+        timing.compute_seconds(measured, Work("gemm", 1000, 50, calls=4, op="expert", activations=40)) == 1 + 2 + 2 + 4
+    )
+    assert timing.compute_seconds(measured, Work("gemm", 1000, 50, op="head", activations=40)) == 9 + 1
+    assert timing.compute_seconds(measured, Work("gemm", 1000, 50)) == 9 + 1
+
+
+def test_repeated_operations_take_as_many_times_as_long() -> None:
+    measured = gpu(overheads_s={"expert": 0.5}, activation_bytes_per_s={"expert": 20.0})
+    work = Work("gemm", 1000, 50, op="expert", activations=40)
+    once = timing.compute_seconds(measured, work)
+    assert timing.compute_seconds(measured, repeat(work, 7)) == pytest.approx(7 * once, rel=1e-12)
+
+
+def test_measured_attention_is_the_sum_of_its_terms() -> None:
+    cost = AttentionCost(sequence_s=0.25, flops_per_s=100.0, kv_bytes_per_s=10.0)
+    own = {"overheads_s": {"attention": 1.0}, "activation_bytes_per_s": {"attention": 5.0}}
+    measured = gpu(attention=cost, attention_efficiency=0.1, **own)
+    work = Work("attention", 300, 90, op="attention", activations=20, sequences=8)
+    assert timing.compute_seconds(measured, work) == (1 + 4 + 2 * 2) + 8 * 0.25 + 300 / 100 + 70 / 10
+
+
+def test_the_most_particular_measured_curve_counts() -> None:
+    curves = {"fp32": Curve.flat(0.5), "packed": Curve.flat(0.25), "head": Curve.flat(0.1)}
+    measured = gpu(gemm_efficiencies=curves)
+    assert timing.compute_seconds(measured, Work("gemm", 1000)) == 1
+    assert timing.compute_seconds(measured, Work("gemm", 1000, op="head")) == 10
+    assert timing.compute_seconds(measured, Work("gemm", 1000, op="head", packed=True)) == 4
+    assert timing.compute_seconds(measured, Work("gemm", 1000, op="head", packed=True, dtype="float32")) == 2
+
+
+def test_starting_a_task_is_paid_once_and_not_for_nothing() -> None:
+    there = stories.machine(cpu=replace(stories.processor(100, 50), task_s=0.5))
+    assert timing.seconds(there, "cpu", (Work("gemm", 100), Work("gemm", 200))) == 3.5
+    assert timing.seconds(there, "cpu", (Work("gemm"),)) == 0
 
 
 def test_each_dtype_has_its_own_peak() -> None:
@@ -123,6 +163,15 @@ def test_a_pageable_copy_passes_dram_three_times_and_keeps_a_core() -> None:
 
 def test_a_read_takes_the_disk_and_dram() -> None:
     assert demand("disk", copy(40)) == {"disk": 1, "dram": 4 / 50}
+
+
+def test_a_measured_disk_and_cpu_take_a_share_of_each_other() -> None:
+    there = machine()
+    there = replace(there, disk=replace(there.disk, cpu_bytes_per_s=16.0, lost_share=0.125))
+    read, works = copy(40), (Work("gemm", 400, 100),)
+    assert dict(timing.demand(there, "disk", (read,), 10.0)) == {"disk": 1, "dram": 4 / 50, "cpu": 0.25}
+    assert dict(timing.demand(there, "cpu", works, 4.0)) == {"cpu": 1, "dram": 0.5, "disk": 0.125}
+    assert "disk" not in dict(timing.demand(there, "gpu", works, 1.0))
 
 
 def test_nothing_takes_nothing() -> None:

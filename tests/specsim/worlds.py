@@ -5,11 +5,13 @@ Sizes are those of small real machines, so that every resource is the bottleneck
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import strategies as st
 
 from specsim.acceptance import Acceptance
 from specsim.case import Case
-from specsim.hardware import Curve, Disk, Gpu, Host, Link, Machine, Processor
+from specsim.hardware import OPS, AttentionCost, Curve, Disk, Gpu, Host, Link, Machine, Processor
 from specsim.model import FeedForward, Model
 from specsim.units import GiB
 from specsim.workload import Workload
@@ -20,6 +22,18 @@ RISING = Curve(((1.0, 0.1), (64.0, 0.4), (1024.0, 0.8)))
 
 def processor(flops_per_s: float, bytes_per_s: float, curve: Curve, overhead_s: float) -> Processor:
     return Processor({"bf16": flops_per_s, "fp32": flops_per_s / 2}, bytes_per_s, curve, 0.3, 0.8, overhead_s)
+
+
+def measured(bare: Processor) -> Processor:
+    """With all that only measuring tells."""
+    return replace(
+        bare,
+        gemm_efficiencies={"projections": Curve(((1.0, 0.05), (256.0, 0.7)))},
+        overheads_s=dict.fromkeys(OPS, 2e-4),
+        activation_bytes_per_s=dict.fromkeys(OPS, 2e9),
+        attention=AttentionCost(2e-5, bare.flops_per_s["fp32"] / 4, bare.bytes_per_s / 10),
+        task_s=3e-5,
+    )
 
 
 def decoder(name: str, layers: int, hidden: int, ffn: FeedForward, *, window: int | None = None) -> Model:
@@ -83,6 +97,8 @@ def machines(draw: st.DrawFn, weights: float, *, gpu: bool | None = None) -> Mac
     )
     ram = 2 * GiB + weights * draw(st.sampled_from([0.1, 0.5, 2.0]))
     ssd = Disk("disk", "disk", 1e13, draw(st.sampled_from([5e8, 5e9])), 0.9, 1e-4, 5.0, 2, 2**24)
+    if draw(st.booleans()):
+        cpu, ssd = measured(cpu), replace(ssd, cpu_bytes_per_s=3e10, lost_share=0.05)
     host = Host("host", "host", 8, 1, ram, cpu, "link", "disk", 100.0, 0.0)
     if not (draw(st.booleans()) if gpu is None else gpu):
         return Machine("bare", host, ssd, ram_budget_bytes=ram)
