@@ -19,6 +19,7 @@ from specsim.cli.options import quantity_option
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+TARGET: Final = "The big model: profile name, checkpoint directory or config.json."
 OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     click.option("--machine", help="A machine by profile name or file (see specsim list machines)."),
     click.option(
@@ -30,7 +31,6 @@ OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     quantity_option("--ram", "bytes", "RAM that the plan may use; without a GPU, the fast memory's budget."),
     quantity_option("--link", "bytes/s", "Rate of a large pinned copy over the link, for example 12GB/s."),
     quantity_option("--disk-bandwidth", "bytes/s", "Rate of a sequential read, for example 3GB/s."),
-    click.option("--target", required=True, help="The big model: profile name, checkpoint directory or config.json."),
     click.option("--draft", default="none", show_default=True, help="The small model, likewise; none, auto, or ngram."),
     click.option("--workload", help="A workload by profile name or file."),
     click.option("--prompt-tokens", type=click.IntRange(min=1), help="Tokens of every prompt."),
@@ -41,9 +41,10 @@ OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
 )
 
 
-def question_options(command: F) -> F:
-    """Add the options to a command, in this order."""
-    return reduce(lambda decorated, option: option(decorated), reversed(OPTIONS), command)
+def question_options(command: F, *, required: bool = True) -> F:
+    """Add the options to a command, in this order. Where no target is `required`, there is another way to ask."""
+    options = (click.option("--target", required=required, help=TARGET), *OPTIONS)
+    return reduce(lambda decorated, option: option(decorated), reversed(options), command)
 
 
 def question(*, link: float | None, disk_bandwidth: float | None, **options: Any) -> Case:
