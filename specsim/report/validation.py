@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from specsim.answer import Plan
 from specsim.units import show
+from specsim.validation.interval import LEVEL
 from specsim.validation.terms import KindError
 from specsim.validation.throughput import Comparison
 from specsim.validation.verdict import sentence, terms
@@ -31,6 +32,7 @@ def comparison_dict(plan: Plan, found: Comparison) -> dict[str, Any]:
             "rounds_as_they_were": found.replayed,
             "measured": found.measured,
         },
+        "interval": asdict(found.interval) | {"level": LEVEL},
         "error": found.error,
         "acceptance": {"assumed": found.assumed_acceptance, "measured": found.measured_acceptance},
         "seconds": {"predicted": found.machine.predicted_s, "measured": found.machine.measured_s},
@@ -49,6 +51,9 @@ def head(plan: Plan, found: Comparison) -> Iterator[str]:
     if found.measured_acceptance:
         assumed, seen = (_hazards(shares) for shares in (found.assumed_acceptance, found.measured_acceptance))
         yield f"  acceptance by position: {assumed} assumed, {seen} measured"
+    low, high = found.interval.low, found.interval.high
+    inside = "" if found.measured in found.interval else "not "
+    yield f"  {LEVEL:.0%} of the time {low:.4g} to {high:.4g} tokens/s were to be expected, which was {inside}so"
     yield "  error: of the planned time, by how much each row makes the job longer"
 
 

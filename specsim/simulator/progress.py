@@ -57,9 +57,11 @@ def gains(
     return _drawn(acceptance, gamma, requests, tokens, typical_seed(requests, tokens) if seed is None else seed)
 
 
-def rounds_needed(acceptance: Acceptance | None, gamma: int, requests: int, tokens: int) -> NDArray[np.int64]:
+def rounds_needed(
+    acceptance: Acceptance | None, gamma: int, requests: int, tokens: int, seed: int | None = None
+) -> NDArray[np.int64]:
     """Rounds that each request takes to gain `tokens` tokens, shape [requests]."""
-    return _rounds(gains(acceptance, gamma, requests, tokens), tokens)
+    return _rounds(gains(acceptance, gamma, requests, tokens, seed), tokens)
 
 
 def _drawn(acceptance: Acceptance, gamma: int, requests: int, tokens: int, seed: int) -> NDArray[np.int64]:

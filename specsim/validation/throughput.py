@@ -15,6 +15,7 @@ from specsim.answer import Plan
 from specsim.case import Case
 from specsim.simulator.job import simulate_job
 from specsim.timeline import Timeline
+from specsim.validation.interval import Interval, interval
 from specsim.validation.terms import MachineError, machine_error
 
 
@@ -34,8 +35,9 @@ class Ran:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Useful tokens per second at each step (see above), and the error of the last one by term. `reacted` equals
-    `planned` where nothing was proposed; `replayed` is the cost model's answer for the tasks that really ran."""
+    """Useful tokens per second at each step (see above), and the error of the last one by term. `interval` is that of
+    the planned one; `reacted` equals `planned` where nothing was proposed; `replayed` is the cost model's answer for
+    the tasks that really ran."""
 
     planned: float
     reacted: float
@@ -43,6 +45,7 @@ class Comparison:
     measured: float
     assumed_acceptance: tuple[float, ...]
     measured_acceptance: tuple[float, ...]
+    interval: Interval
     machine: MachineError
 
     @property
@@ -95,6 +98,7 @@ def compare(plan: Plan, ran: Ran, predicted: Timeline, measured: Timeline) -> Co
         measured=ran.tokens_per_second,
         assumed_acceptance=tuple(case.acceptance.at(i) for i in range(gamma)) if case.acceptance is not None else (),
         measured_acceptance=tuple(seen.at(i) for i in range(gamma)) if seen is not None else (),
+        interval=interval(plan),
         machine=machine,
     )
 

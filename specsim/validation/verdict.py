@@ -95,7 +95,8 @@ def _why(rows: list[KindError]) -> str:
     what = term_of(heaviest.resource, heaviest.kind)[1]
     if heaviest.ratio is None:
         return f"{what} were predicted to take no time"
-    return f"{what} took {heaviest.ratio:.2g}x what was predicted"
+    times = f"{heaviest.ratio:.2g}" if heaviest.ratio < 10 else f"{heaviest.ratio:.0f}"
+    return f"{what} took {times}x what was predicted"
 
 
 def _points(share: float) -> str:

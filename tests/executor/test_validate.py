@@ -20,7 +20,7 @@ from tests.executor.runs import World
 from tests.specsim import stories
 
 #: what the plan supposes, and what the link is held to: a pass then waits for it for longer than for all else by far
-PLANNED, HELD = 100e6, 1e6
+PLANNED, HELD = 100e6, 0.5e6
 
 
 def test_a_throttled_link_is_named(tmp_path: Path) -> None:
@@ -30,9 +30,7 @@ def test_a_throttled_link_is_named(tmp_path: Path) -> None:
     world = World(gpu=True, attention="pinned", ffn="pinned")
     target = open_checkpoint(tmp_path / "target").architecture.model
     plan = runs.plan(target, world=world, batch=2, prompt=3, output=3, requests=2)
-    real = stories.processor(
-        flops=1e9, bandwidth=1e9, overhead=1e-3
-    )  # in the order of an emulated GPU, for a tiny model
+    real = stories.processor(flops=1e9, bandwidth=1e9, overhead=1e-3)  # somewhat like an emulated GPU on a tiny model
     plan = replace(plan, case=replace(plan.case, machine=stories.machine(gpu=real, cpu=real, link=PLANNED)))
     planned = simulate_job(plan.case, plan.decision).tokens_per_second
     plan = replace(plan, predicted=change(plan.predicted, tokens_per_second=planned))
@@ -43,6 +41,6 @@ def test_a_throttled_link_is_named(tmp_path: Path) -> None:
     measured, timelines = read_run(tmp_path / "out")
     found = compare(plan, measured, timelines["predicted"], timelines["measured"])
     assert sentence(found).startswith("link bandwidth: weights coming over the link took ")
-    assert terms(found)[0].share > 0.8 * found.error
+    assert terms(found)[0].share > 0.5 * found.error
     assert found.machine.kinds[0].ratio is not None
     assert found.machine.kinds[0].ratio > 0.5 * PLANNED / HELD

@@ -11,6 +11,7 @@ from specsim.errors import InputError
 from specsim.hardware import Machine
 from specsim.report.validation import comparison_dict, rows
 from specsim.timeline import Span, Timeline, busy_seconds
+from specsim.validation.interval import Interval
 from specsim.validation.occupancy import occupied_seconds
 from specsim.validation.terms import machine_error, shapley
 from specsim.validation.throughput import Comparison, Ran, compare
@@ -124,7 +125,8 @@ def test_a_machine_that_is_as_predicted_has_no_error() -> None:
 
 
 def comparison(**changes: object) -> Comparison:
-    base = Comparison(100.0, 80.0, 64.0, 50.0, (0.75,), (0.5,), machine_error(story(2.0, 1.0), story(2.5, 1.4)))
+    machine = machine_error(story(2.0, 1.0), story(2.5, 1.4))
+    base = Comparison(100.0, 80.0, 64.0, 50.0, (0.75,), (0.5,), Interval(80.0, 125.0, {}), machine)
     return replace(base, **changes)  # type: ignore[arg-type]
 
 
