@@ -15,11 +15,12 @@ from specsim import api, planfile
 from specsim.answer import Plan
 from specsim.cli.demo import demo as demonstrate
 from specsim.cli.fixes import fix_options, fixed
+from specsim.cli.matrix import matrix as run_matrix
 from specsim.cli.options import format_option, quantity_option
 from specsim.cli.question import question, question_options
 from specsim.cli.running import draw_rounds, executor, rates
 from specsim.cli.status import status
-from specsim.cli.tables import render
+from specsim.cli.tables import emit, render
 from specsim.errors import InputError
 from specsim.report.validation import HEADERS, comparison_dict, head, rows
 from specsim.timeline import Timeline
@@ -38,6 +39,8 @@ PLAN, REPORT, PICTURE = "plan.yaml", "validation.json", "validation.png"
 @click.command("validate")
 @click.argument("plan_file", metavar="[PLAN]", required=False)
 @click.option("--demo", is_flag=True, help="Measure this machine quickly, and validate the shipped pair on it.")
+@click.option("--matrix", is_flag=True, help="Run the test configurations; goes on where out/matrix is.")
+@click.option("--fit", is_flag=True, help="With --matrix: the configurations that the model error comes from.")
 @click.option("--run", "ran", metavar="DIR", help="Compare PLAN with a run that is done, and run nothing.")
 @click.option("--prompts", metavar="FILE", help='JSON lines: {"prompt": ...} or {"input_ids": [...]}.')
 @click.option("-o", "--output", "out", metavar="DIR", help="Where everything goes. Default: a new directory here.")
@@ -49,10 +52,12 @@ PLAN, REPORT, PICTURE = "plan.yaml", "validation.json", "validation.png"
 @click.option("--limit", type=click.IntRange(min=1), help="Run the first N prompts only.")
 @partial(question_options, required=False)
 @fix_options
-@format_option("table", "json")
+@format_option("table", "json", "csv")
 def validate(
     plan_file: str | None,
     demo: bool,
+    matrix: bool,
+    fit: bool,
     ran: str | None,
     out: str | None,
     tolerance: float | None,
@@ -65,6 +70,9 @@ def validate(
     Writes the plan, what specsim run writes, validation.json and validation.png. Exit status 1 where the error exceeds
     the tolerance.
     """
+    if matrix:
+        run_matrix(None if out is None else Path(out), fit=fit, fmt=fmt)
+        return 0
     if ran is not None:
         if plan_file is None:
             raise InputError("a run is compared with its plan", where="--run", hint="give the plan file, too")
@@ -79,6 +87,8 @@ def validate(
     _write(plan, found, timelines, folder if out is None else Path(out))
     if fmt == "json":
         click.echo(json.dumps(comparison_dict(plan, found), indent=2))
+    elif fmt == "csv":
+        emit(HEADERS, list(rows(found)), "csv")
     else:
         click.echo("\n".join(head(plan, found)))
         click.echo("\n" + render(HEADERS, list(rows(found)), "l" + "r" * (len(HEADERS) - 1)))

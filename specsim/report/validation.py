@@ -16,7 +16,7 @@ from specsim.validation.verdict import sentence, terms
 Row = tuple[str, str, str, str, str, str]
 
 #: of `rows`; the first is a name, the others are numbers
-HEADERS: Final = ("", "tasks", "predicted", "measured", "ratio", "error")
+HEADERS: Final = ("what", "tasks", "predicted", "measured", "ratio", "error")
 
 
 def comparison_dict(plan: Plan, found: Comparison) -> dict[str, Any]:
