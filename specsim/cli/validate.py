@@ -16,7 +16,7 @@ from specsim.answer import Plan
 from specsim.cli.demo import demo as demonstrate
 from specsim.cli.fixes import fix_options, fixed
 from specsim.cli.matrix import matrix as run_matrix
-from specsim.cli.options import format_option, quantity_option
+from specsim.cli.options import check_profile, format_option, quantity_option
 from specsim.cli.question import question, question_options
 from specsim.cli.running import draw_rounds, executor, rates
 from specsim.cli.status import status
@@ -24,6 +24,7 @@ from specsim.cli.tables import emit, render
 from specsim.errors import InputError
 from specsim.report.validation import HEADERS, comparison_dict, head, rows
 from specsim.timeline import Timeline
+from specsim.validation.pair import pair_profile
 from specsim.validation.record import read_run
 from specsim.validation.throughput import Comparison, compare
 from specsim.validation.verdict import sentence
@@ -45,6 +46,11 @@ PLAN, REPORT, PICTURE = "plan.yaml", "validation.json", "validation.png"
 @click.option("--prompts", metavar="FILE", help='JSON lines: {"prompt": ...} or {"input_ids": [...]}.')
 @click.option("-o", "--output", "out", metavar="DIR", help="Where everything goes. Default: a new directory here.")
 @quantity_option("--tolerance", "ratio", f"Error of the throughput that is still good. Default: {TOLERANCE:.0%}.")
+@click.option(
+    "--write-pair",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the measured acceptance here, as a profile for --acceptance (.yaml).",
+)
 @click.option("--numerics", type=click.Choice(["exact", "fast"]), default="exact", show_default=True)
 @click.option("--throttle", "throttles", multiple=True, metavar="NAME=RATE", help="Slow down disk or link.")
 @click.option("--emulate-gpu", is_flag=True, help="Play the plan's GPU on the CPU.")
@@ -61,6 +67,7 @@ def validate(
     ran: str | None,
     out: str | None,
     tolerance: float | None,
+    write_pair: Path | None,
     fmt: str,
     **options: Any,
 ) -> int:
@@ -70,6 +77,8 @@ def validate(
     Writes the plan, what specsim run writes, validation.json and validation.png. Exit status 1 where the error exceeds
     the tolerance.
     """
+    if write_pair is not None:
+        check_profile(write_pair)
     if matrix:
         run_matrix(None if out is None else Path(out), fit=fit, fmt=fmt)
         return 0
@@ -85,6 +94,9 @@ def validate(
     measured, timelines = read_run(folder)
     found = compare(plan, measured, timelines["predicted"], timelines["measured"])
     _write(plan, found, timelines, folder if out is None else Path(out))
+    if write_pair is not None:
+        profile = pair_profile(plan, measured, write_pair.stem, datetime.date.today())
+        write_pair.write_text(planfile.dump_yaml(profile), encoding="utf-8")
     if fmt == "json":
         click.echo(json.dumps(comparison_dict(plan, found), indent=2))
     elif fmt == "csv":

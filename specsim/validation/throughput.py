@@ -21,12 +21,14 @@ from specsim.validation.terms import MachineError, machine_error
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What a run's metrics say. `acceptance` is by position, empty where nothing was proposed."""
+    """What a run's metrics say. `acceptance` is by position, empty where nothing was proposed, `acceptance_spread` the
+    deviation between requests, None where there are too few of them."""
 
+    requests: int
     useful_tokens: int
     seconds: float
     acceptance: tuple[float, ...]
-    proposed: int
+    acceptance_spread: float | None = None
 
     @property
     def tokens_per_second(self) -> float:

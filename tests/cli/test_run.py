@@ -38,6 +38,7 @@ def measured(plan: Plan) -> Metrics:
         load_s=0.25,
         rounds=7,
         acceptance=(0.75, 0.5),
+        acceptance_spread=0.1,
         accepted_per_round=1.125,
         proposed=84,
         peak_bytes={"vram": 2**28},

@@ -23,7 +23,7 @@ def leave_run(plan: Plan, truth: Machine, folder: Path) -> None:
     """What a run of `plan` on a machine that is `truth` leaves behind, were the model right about that one."""
     predicted, measured = (replays.job_timeline(plan, machine) for machine in (plan.case.machine, truth))
     tokens = plan.case.workload.requests * plan.case.workload.output_tokens
-    metrics = {"useful_tokens": tokens, "seconds": measured.makespan, "acceptance": [0.7], "proposed": 40}
+    metrics = {"requests": 4, "useful_tokens": tokens, "seconds": measured.makespan, "acceptance": [0.7]}
     folder.mkdir(exist_ok=True)
     (folder / "metrics.json").write_text(json.dumps(metrics | {"numerics": "exact"}))
     (folder / "outputs.jsonl").write_text("{}\n")
@@ -77,6 +77,18 @@ def test_within_the_tolerance_all_is_well(tmp_path: Path, plan_file: str, capsys
     assert plans.call(capsys, *near, "--tolerance", "2%")[0] == 1
 
 
+def test_the_measured_acceptance_is_written_for_the_next_plan(
+    tmp_path: Path, plan_file: str, asked: list[RunOptions], capsys: Capture
+) -> None:
+    pair = tmp_path / "target--draft--work.yaml"
+    run = ["--target", "big", "--draft", "small", "--prompts", "p", "-o", str(tmp_path / "out")]
+    plans.call(capsys, "validate", plan_file, *run, "--write-pair", str(pair))
+    fixes = [word for name, value in plans.QUICK.items() for word in ("--fix", f"{name}={value}")]
+    planned = ["plan", *plans.tiny(tmp_path), "--acceptance", str(pair), *fixes, "--format", "json"]
+    draft = json.loads(plans.call(capsys, *planned)[1])["draft"]
+    assert (draft["acceptance"], draft["acceptance_kind"]) == ([0.7], "measured")
+
+
 def test_a_plan_is_run_and_everything_is_kept(
     tmp_path: Path, plan_file: str, asked: list[RunOptions], capsys: Capture
 ) -> None:
@@ -116,6 +128,7 @@ def test_a_plan_is_made_from_the_options_of_plan(
         (["--run", "x"], "--run: a run is compared with its plan; give the plan file, too"),
         ([], "validate: --target is missing; give it, or try --demo"),
         (["--target", "big"], "validate: --prompts is missing; give it, or try --demo"),
+        (["--demo", "--write-pair", "x.txt"], "x.txt: is no name of a profile; end it in .yaml"),
         (["-o", "full", "--demo"], "full: is not empty; choose another -o"),
         (["-o", "full/file/x", "--demo"], "full/file/x: cannot be made: Not a directory; choose another -o"),
     ],

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from specsim.answer import Plan
 from specsim.errors import InputError
 from specsim.hardware import Machine
+from specsim.planfile import dump_yaml
+from specsim.profiles import problems, read, to_pair
 from specsim.report.validation import comparison_dict, rows
 from specsim.timeline import Span, Timeline, busy_seconds
 from specsim.validation.interval import Interval
 from specsim.validation.occupancy import occupied_seconds
+from specsim.validation.pair import pair_profile
 from specsim.validation.terms import machine_error, shapley
 from specsim.validation.throughput import Comparison, Ran, compare
 from specsim.validation.verdict import sentence, terms
@@ -102,7 +107,7 @@ def wrong(plan: Plan, truth: Machine) -> Comparison:
     """What validation finds where the plan's machine is not the true one, on which all goes as in a simulation."""
     predicted, measured = (replays.job_timeline(plan, machine) for machine in (plan.case.machine, truth))
     tokens = plan.case.workload.requests * plan.case.workload.output_tokens
-    return compare(plan, Ran(tokens, measured.makespan, (0.7,), 10), predicted, measured)
+    return compare(plan, Ran(4, tokens, measured.makespan, (0.7,)), predicted, measured)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +149,7 @@ def test_wrong_acceptance_is_told_from_a_wrong_machine() -> None:
     """The same run, measured with a worse draft than the plan supposed: the machine is not at fault."""
     plan = plans.plan()
     timeline = replays.job_timeline(plan, plan.case.machine)
-    worse = compare(plan, Ran(32, 1.0, (0.2, 0.2, 0.2), 10), timeline, timeline)
+    worse = compare(plan, Ran(4, 32, 1.0, (0.2, 0.2, 0.2)), timeline, timeline)
     assert worse.reacted < worse.planned
     assert worse.machine_share == 0
     assert (worse.assumed_per_round, worse.measured_per_round) == pytest.approx((1.533, 0.248))
@@ -179,3 +184,22 @@ def test_rows_end_with_their_sum_and_plain_values_say_the_same() -> None:
     assert values["error"] == 1.0
     assert values["sentence"] == sentence(found)
     assert [row["kind"] for row in values["kinds"]] == ["read", "ffn"]
+
+
+def test_the_acceptance_of_a_run_is_a_profile_to_plan_with(tmp_path: Path) -> None:
+    path = tmp_path / "target--draft--work.yaml"
+    ran = Ran(4, 32, 1.0, (0.71234, 0.6), 0.0512)
+    path.write_text(dump_yaml(pair_profile(plans.plan(), ran, path.stem, datetime.date(2026, 1, 2))))
+    assert problems(path) == []
+    found = to_pair(read(path))
+    assert (found.target, found.draft, found.text, found.spread) == ("target", "draft", "work", 0.0512)
+    assert found.acceptance.hazards == (0.7123, 0.6)
+    assert "n=4, spread 0.051 between requests" in found.acceptance.source
+
+
+def test_without_a_pair_or_without_proposals_there_is_no_profile() -> None:
+    plan, today = plans.plan(), datetime.date(2026, 1, 2)
+    with pytest.raises(InputError, match="nothing was proposed"):
+        pair_profile(plan, Ran(4, 32, 1.0, ()), "x", today)
+    with pytest.raises(InputError, match="the plan has no draft"):
+        pair_profile(replace(plan, case=plan.case.plain()), Ran(4, 32, 1.0, (0.7,)), "x", today)
