@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
+from specsim import machines
+from specsim.errors import InputError
 from specsim.hardware import Fact, Gpu, Link, Machine
-from specsim.validation.configurations import Configuration
+from specsim.validation.configurations import Setting
 
 GB: Final = 1e9
 #: what the host of an emulated GPU computes at: it is the same CPU, which is busy being the GPU
@@ -20,11 +25,29 @@ def compute_threads(way: str) -> int:
     return cores if way == "disk" else max(1, cores - 1)
 
 
-def machine_of(configuration: Configuration, measured: Machine, weight_bytes: float) -> Machine:
-    """The machine that the configuration describes, as it was measured with `compute_threads`."""
-    fast = configuration.memory * weight_bytes
-    rate = configuration.gigabytes_per_s * GB
-    if configuration.way == "disk":
+def measured_machine(way: str, models: Path, path: Path) -> Machine:
+    """This machine, as it is measured with the threads that settings of this `way` compute with, reading `models`.
+
+    It is measured once, in a process of its own, and kept in the file `path`. Raises InputError where that fails.
+    """
+    if not path.exists():
+        done = subprocess.run(
+            [sys.executable, "-m", "specsim", "profile", "--quick", "--disk-path", str(models), "-o", str(path)],
+            env=os.environ | {"OMP_NUM_THREADS": str(compute_threads(way))},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise InputError(f"this machine cannot be measured: {done.stderr.strip()}", where=str(path))
+    return machines.assemble(machine=str(path))
+
+
+def machine_of(setting: Setting, measured: Machine, weight_bytes: float) -> Machine:
+    """The machine that a setting describes, made of the one that was measured with `compute_threads`."""
+    fast = setting.memory * weight_bytes
+    rate = setting.gigabytes_per_s * GB
+    if setting.way == "disk":
         disk = replace(measured.disk, bytes_per_s=min(rate, measured.disk.rate()), efficiency=1.0)
         return replace(measured, disk=disk, ram_budget_bytes=fast)
     host = measured.host

@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import import_module
@@ -18,7 +15,7 @@ from typing import Any, Final
 
 import click
 
-from specsim import __version__, machines
+from specsim import __version__
 from specsim.cli.running import executor
 from specsim.cli.status import status
 from specsim.cli.tables import Cell, emit, render, to_csv
@@ -72,24 +69,12 @@ def _run(wanted: Sequence[Configuration], machine: Machine) -> None:
 
 
 def _machine(way: str) -> Machine:
-    """This machine, as it is measured with the threads that such configurations compute with; measured once."""
-    path = WORK / f"machine-{way}.yaml"
-    if not path.exists():
-        threads = executor("executor.validation.machines").compute_threads(way)
-        models = next((WORK / "pairs").glob("*/target"))
-        command = ("specsim", "profile", "--quick", "--disk-path", str(models), "-o", str(path))
-        with status("measuring") as say:
-            say(f"this machine with {threads} threads")
-            done = subprocess.run(
-                [sys.executable, "-m", *command],
-                env=os.environ | {"OMP_NUM_THREADS": str(threads)},
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-        if done.returncode:
-            raise InputError(f"cannot be measured: {done.stderr.strip()}", where="validate --matrix")
-    return machines.assemble(machine=str(path))
+    measure = executor("executor.validation.machines").measured_machine
+    models = next((WORK / "pairs").glob("*/target"))
+    with status("measuring") as say:
+        say(f"this machine, for settings with a slow {way}")
+        machine: Machine = measure(way, models, WORK / f"machine-{way}.yaml")
+    return machine
 
 
 def _outcome(configuration: Configuration) -> Outcome:

@@ -39,15 +39,21 @@ SHAPES: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Configuration:
+class Setting:
     """A target of which the fast memory holds as many bytes as `memory` of its weights; the rest comes from a disk that
-    is held to `gigabytes_per_s`, or over an emulated link of that rate. `batch` sequences in each of the strategy's
-    batches; `gamma` 0 is plain decoding. `refill`: requests wait for places that become free."""
+    is held to `gigabytes_per_s`, or over an emulated link of that rate."""
 
     shape: str
     way: Literal["disk", "link"]
     gigabytes_per_s: float
     memory: float
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration(Setting):
+    """A setting, and what is decided in it: `batch` sequences in each of the strategy's batches; `gamma` 0 is plain
+    decoding. `refill`: requests wait for places that become free."""
+
     strategy: StrategyName
     gamma: int
     batch: int

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import yaml
 
 from specsim import machines
 from specsim.errors import InfeasibleError
@@ -41,18 +38,15 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         folder.mkdir(parents=True)
         (folder / "validation.json").write_text(json.dumps(found))
 
-    def profile(command: Sequence[str], env: dict[str, str], **_: Any) -> Any:
-        ran.append(f"profile with {env['OMP_NUM_THREADS']}")
-        machine = machines.to_dict(machines.assemble(machine="desktop-cpu"))
-        Path(command[-1]).write_text(yaml.safe_dump(machine))
-        return subprocess.CompletedProcess(command, 0)
+    def measure(way: str, models: Path, path: Path) -> Machine:
+        ran.append(f"measure for {way}")
+        return machines.assemble(machine="desktop-cpu")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(subprocess, "run", profile)
     stubs = {
         "pairs": SimpleNamespace(make_models=make),
         "runs": SimpleNamespace(run_configuration=run),
-        "machines": SimpleNamespace(compute_threads=lambda way: 2 if way == "disk" else 1),
+        "machines": SimpleNamespace(measured_machine=measure),
     }
     for name, stub in stubs.items():
         monkeypatch.setitem(sys.modules, f"executor.validation.{name}", stub)
@@ -63,7 +57,7 @@ def test_every_configuration_is_run_once_and_scored(tmp_path: Path, ran: list[st
     status, out, err = plans.call(capsys, "validate", "--matrix", "-o", "kept")
     assert (status, err) == (0, "")
     disk, link = ([c.name for c in TEST if c.way == way] for way in ("disk", "link"))
-    assert ran == ["profile with 2", *disk, "profile with 1", *link]
+    assert ran == ["measure for disk", *disk, "measure for link", *link]
     assert f"{len(TEST)} configurations: median error 10.0%, p90 10.0%, rank correlation 1.000; intervals of 80%" in out
     assert out.count("a reason") == 3
     kept = json.loads((tmp_path / "kept" / "matrix.json").read_text())
@@ -79,7 +73,7 @@ def test_an_interrupted_matrix_goes_on(tmp_path: Path, ran: list[str], capsys: C
     (tmp_path / "out" / "matrix" / "runs" / missing.name).rmdir()
     ran.clear()
     status, out, _ = plans.call(capsys, "validate", "--matrix", "--fit", "--format", "csv")
-    assert (status, ran) == (0, [missing.name])
+    assert (status, ran) == (0, ["measure for disk", missing.name])
     assert out.splitlines()[0] == "configuration,planned,low,high,measured,error,why"
     assert json.loads(plans.call(capsys, "validate", "--matrix", "--fit", "--format", "json")[1])["level"] == 0.8
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from executor.validation import runs
-from executor.validation.machines import compute_threads, machine_of
+from executor.validation.machines import compute_threads, machine_of, measured_machine
 from executor.validation.pairs import make_models, write_prompts
+from specsim import machines
+from specsim.errors import InputError
 from specsim.hardware import Fact
 from specsim.units import MiB
 from specsim.validation.configurations import PROMPT_TOKENS, Configuration, Shape
@@ -62,6 +68,24 @@ def test_an_emulated_gpu_is_the_cpu_and_its_facts_are_the_cpus() -> None:
     assert machine.vram_budget_bytes == 40 * MiB
     assert machine.host.processor.flops_per_s["bf16"] < 0.1 * REAL.flops_per_s["bf16"]
     assert [fact.field for fact in machine.facts] == ["gpu.bf16"]
+
+
+def test_a_machine_is_measured_once_with_its_own_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def profile(command: Sequence[str], env: dict[str, str], **_: Any) -> Any:
+        calls.append((command[2:5], env["OMP_NUM_THREADS"]))
+        Path(command[-1]).write_text(yaml.safe_dump(machines.to_dict(machines.assemble(machine="desktop-cpu"))))
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", profile)
+    for _ in range(2):
+        machine = measured_machine("link", tmp_path, tmp_path / "machine.yaml")
+        assert machine.name == "desktop-cpu"
+    assert calls == [(["specsim", "profile", "--quick"], str(compute_threads("link")))]
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 2, stderr="no room\n"))
+    with pytest.raises(InputError, match="this machine cannot be measured: no room"):
+        measured_machine("disk", tmp_path, tmp_path / "other.yaml")
 
 
 def test_copies_over_a_link_have_a_core_of_their_own() -> None:
