@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from executor.validation.link import emulated_link
 from specsim import machines
 from specsim.errors import InputError
-from specsim.hardware import Fact, Gpu, Link, Machine
+from specsim.hardware import Fact, Gpu, Machine
 from specsim.validation.configurations import Setting
 
 GB: Final = 1e9
@@ -57,7 +58,7 @@ def machine_of(setting: Setting, measured: Machine, weight_bytes: float) -> Mach
         host=measured.scaled(cpu=_SPENT).host,
         disk=measured.disk,
         gpu=gpu,
-        link=Link("emulated", "emulated link", rate, 1.0, 1.0, 0.0),
+        link=emulated_link(rate),
         vram_budget_bytes=fast,
         ram_budget_bytes=measured.ram_budget_bytes,
         facts=tuple(_of_gpu(fact) for fact in measured.facts if fact.field.startswith("host.")),
