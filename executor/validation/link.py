@@ -1,4 +1,4 @@
-"""What an emulated link costs beyond its rate, measured: a copy is a thread's work, and the thread has to be woken.
+"""How fast copies go here: an emulated link goes no faster, whatever it is held to.
 
 The GPU's part is played by a CPU that computes all the time; so does another thread while this is measured.
 """
@@ -16,37 +16,31 @@ from typing import Final
 import torch
 
 from executor.links import Link as Way
-from executor.links import Pacer
 from specsim.hardware import Link
 
 SIZE: Final = 2 << 20  # bytes, about a part of the models that run here
 WEIGHTS, SLOTS = 128, 3  # of that size each: what is copied lies in no cache, where it goes may
 SAMPLES: Final = 120
-PACE: Final = 1e9  # bytes/s, slow enough for every machine
 PAUSE_S: Final = 5e-4  # between transfers, so that each is asked for by a thread that had nothing to do
 
 
 def emulated_link(bytes_per_s: float) -> Link:
-    """A link of that rate, or as fast as copies go here, with the latency that transfers have."""
-    copies, latency = _costs()
-    return Link("emulated", "emulated link", min(bytes_per_s, copies), 1.0, 1.0, latency)
+    """A link of that rate, or as fast as copies go here."""
+    return Link("emulated", "emulated link", min(bytes_per_s, _copy_rate()), 1.0, 1.0, 0.0)
 
 
 @cache
-def _costs() -> tuple[float, float]:
-    """Bytes per second of a copy, and seconds of a paced transfer beyond bytes over its pace."""
+def _copy_rate() -> float:
+    """Bytes per second."""
     weights, slots = (torch.ones(count, SIZE, dtype=torch.uint8) for count in (WEIGHTS, SLOTS))
     with _busy():
-        copy = median(_seconds(Way(), slots[n % SLOTS], weights[n % WEIGHTS]) for n in range(SAMPLES))
-        pace = Way(Pacer(PACE))
-        paced = median(_seconds(pace, slots[n % SLOTS], weights[n % WEIGHTS]) for n in range(SAMPLES))
-    return SIZE / copy, max(0.0, paced - SIZE / PACE)
+        return SIZE / median(_seconds(slots[n % SLOTS], weights[n % WEIGHTS]) for n in range(SAMPLES))
 
 
-def _seconds(way: Way, into: torch.Tensor, source: torch.Tensor) -> float:
+def _seconds(into: torch.Tensor, source: torch.Tensor) -> float:
     time.sleep(PAUSE_S)
     began = time.perf_counter()
-    way.bring(into, source)
+    Way().bring(into, source)
     return time.perf_counter() - began
 
 

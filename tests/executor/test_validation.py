@@ -65,7 +65,6 @@ def test_an_emulated_gpu_is_the_cpu_and_its_facts_are_the_cpus() -> None:
     assert machine.gpu.processor == REAL
     assert machine.link is not None
     assert machine.link.rate(pinned=True) <= 2e9  # a copy may be slower still
-    assert 0 <= machine.link.latency_s < 0.1
     assert machine.vram_budget_bytes == 40 * MiB
     assert machine.host.processor.flops_per_s["bf16"] < 0.1 * REAL.flops_per_s["bf16"]
     assert [fact.field for fact in machine.facts] == ["gpu.bf16"]
