@@ -43,7 +43,7 @@ def question(setting: Setting, measured: Machine, models: Path, requests: int, *
 def plan_for(setting: Setting, case: Case, **fix: Any) -> Plan:
     """The best plan with what is fixed. Raises InfeasibleError where the setting's memory is too small."""
     if setting.way == "link":  # an emulated GPU is the CPU: it cannot be both
-        fix |= {"attention": "gpu", "ffn": "gpu"}
+        fix |= {"attention": "gpu", "ffn": "gpu"} | ({"draft_kv": "vram"} if case.draft is not None else {})
     return api.plan(case, fix=fix)
 
 
