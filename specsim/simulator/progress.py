@@ -66,7 +66,7 @@ def rounds_needed(
 
 def _drawn(acceptance: Acceptance, gamma: int, requests: int, tokens: int, seed: int) -> NDArray[np.int64]:
     rng = np.random.default_rng(seed)
-    drawn = sample_accepted(acceptance, gamma, rng, requests * tokens).reshape(requests, tokens) + 1
+    drawn = sample_accepted(acceptance, gamma, rng, requests, tokens) + 1
     total = np.minimum(np.cumsum(drawn, axis=1), tokens)
     rounds = int((total < tokens).sum(axis=1).max()) + 1
     return np.asarray(total[:, :rounds], dtype=np.int64)

@@ -89,7 +89,8 @@ def compare(plan: Plan, ran: Ran, predicted: Timeline, measured: Timeline) -> Co
     """A plan and its run. `predicted` is the cost model's timeline for the rounds as they turned out."""
     case, gamma = plan.case, plan.decision.policy.gamma
     machine = machine_error(predicted, measured)
-    seen = Acceptance(ran.acceptance, "measured", "this run") if ran.acceptance else None
+    spread = ran.acceptance_spread or 0.0
+    seen = Acceptance(ran.acceptance, "measured", "this run", spread) if ran.acceptance else None
     planned = reacted = plan.predicted.tokens_per_second
     if seen is not None:
         reacted *= _throughput(replace(case, acceptance=seen), plan) / _throughput(case, plan)
