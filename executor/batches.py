@@ -65,7 +65,7 @@ class Batches:
         """A pass has emitted tokens for a sequence, the first `accepted` of them as proposed."""
         proposed = len(sequence.proposal.tokens)
         if proposed:
-            self.acceptance.add(proposed, accepted)
+            self.acceptance.add(proposed, accepted, sequence.index)
         self.useful_tokens += sequence.commit(list(emitted))
 
     def sweep(self) -> None:

@@ -176,12 +176,17 @@ class Engine:
         return Timeline(spans, tuple(tuple(place[d] for d in r.task.deps if d in place) for r in runs))
 
     def next_run(self, worker: _Worker) -> tuple[_Stream, _Run, list[Mark]] | None:
-        """What a worker is to run now, of its streams' next tasks the oldest that can, and the marks to wait for; None
-        where it is to sleep until its bell is rung. Raises _StoppedError at the end."""
+        """What a worker is to run now, and the marks to wait for; None where it is to sleep until its bell is rung.
+
+        Of its streams' next tasks that can run, one of the stream that the thread is named after goes first: what
+        drafts uses the time in which the target waits for weights, and does not keep it from giving their places back.
+        Raises _StoppedError at the end.
+        """
         with self._lock:
             if self._stopping:
                 raise _StoppedError
-            stream = min(filter(self._ready, worker.streams), key=lambda stream: stream.queue[0], default=None)
+            ready = filter(self._ready, worker.streams)
+            stream = min(ready, key=lambda stream: (stream.name != worker.name, stream.queue[0]), default=None)
             if stream is None:
                 worker.asleep = True
                 return None
@@ -236,7 +241,7 @@ class _Worker:
     """The thread that works off some streams. Its fields are guarded by the engine's lock."""
 
     def __init__(self, engine: Engine, name: str) -> None:
-        self.engine = engine
+        self.engine, self.name = engine, name
         self.streams: list[_Stream] = []
         self.asleep = False
         self.bell = threading.Lock()  # held, so that who asks for it sleeps until it is rung

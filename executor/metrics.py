@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean, variance
 from typing import Any, Final
 
 from executor.outputs import write_whole
@@ -25,8 +27,9 @@ class AcceptanceCounter:
         self.accepted = 0
         self._reached: list[int] = []  # by position: how often all before it were accepted
         self._passed: list[int] = []  # and how often it was, too
+        self._requests: dict[int, list[int]] = {}  # by request: tokens that were judged, and that were accepted
 
-    def add(self, proposed: int, accepted: int) -> None:
+    def add(self, proposed: int, accepted: int, request: int = 0) -> None:
         """The target accepted the first `accepted` of `proposed` tokens. Proposing none counts as a round."""
         if not 0 <= accepted <= proposed:
             raise ValueError(f"{accepted} of {proposed} proposed tokens cannot be accepted")
@@ -39,6 +42,9 @@ class AcceptanceCounter:
         for position in range(min(accepted + 1, proposed)):
             self._reached[position] += 1
             self._passed[position] += position < accepted
+        own = self._requests.setdefault(request, [0, 0])
+        own[0] += min(accepted + 1, proposed)
+        own[1] += accepted
 
     @property
     def hazards(self) -> tuple[float, ...]:
@@ -52,6 +58,16 @@ class AcceptanceCounter:
         """The share of accepted tokens among those that the target got to judge; None before there are any."""
         reached = sum(self._reached)
         return self.accepted / reached if reached else None
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation of the acceptance between requests, less what chance alone makes of it: of a rate p that
+        was found by n tokens, the variance is p (1 - p) / n. None for fewer than two requests that were judged."""
+        judged = [(passed / n, n) for n, passed in self._requests.values() if n]
+        if len(judged) < 2 or self.rate is None:
+            return None
+        chance = fmean(self.rate * (1 - self.rate) / n for _, n in judged)
+        return math.sqrt(max(0.0, variance(share for share, _ in judged) - chance))
 
     @property
     def per_round(self) -> float:
@@ -103,7 +119,7 @@ class Predicted:
 @dataclass(frozen=True, slots=True)
 class Metrics:
     """A run in numbers. `seconds` go from the start of the first prefill to the last token, of them `prefill_s` in
-    sweeps and `decode_s` in rounds; `load_s` was before that. The three of acceptance are an `AcceptanceCounter`'s;
+    sweeps and `decode_s` in rounds; `load_s` was before that. The four of acceptance are an `AcceptanceCounter`'s;
     `peak_bytes` by memory are the ledger's: what was stored, and the temporaries as planned. `process_bytes` is what
     the process took of RAM before that, and `peak_process_bytes` the most that it ever took, all together, by the
     kernel's count (both None where the kernel does not say). `utilisation` (0..1 of `seconds`) is by resource,
@@ -119,6 +135,7 @@ class Metrics:
     load_s: float
     rounds: int
     acceptance: tuple[float, ...]
+    acceptance_spread: float | None
     accepted_per_round: float
     proposed: int
     peak_bytes: Mapping[str, int]

@@ -160,6 +160,7 @@ def _metrics(
         load_s=load_s,
         rounds=sum(len(wave.shapes) for wave in job.waves),
         acceptance=acceptance.hazards,
+        acceptance_spread=acceptance.spread,
         accepted_per_round=acceptance.per_round,
         proposed=acceptance.proposed,
         peak_bytes=job.ledger.peaks,

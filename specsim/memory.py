@@ -203,7 +203,7 @@ def placed_items(case: Case, policy: Policy, layers: tuple[LayerPlacement, ...])
             _add(peaks[phase][place.attention.kv], "kv", kv)
     if fast == "vram":
         if any(place.attention.kv == "ram" for place in layers):
-            for phase in ("prefill", "decode"):
+            for phase in PHASES:
                 _add(peaks[phase]["vram"], "kv staging", kv_staging_bytes(case, policy))
         if any(home == "disk" for place in layers for home in homes_of(place)):
             for phase in PHASES:

@@ -43,6 +43,7 @@ class _DraftFile(Wire, frozen=True):
     acceptance: list[float]
     acceptance_kind: str
     acceptance_source: str
+    acceptance_spread: float = 0.0
     config: dict[str, Any] | None = None
 
 
@@ -91,6 +92,7 @@ def to_dict(plan: Plan) -> dict[str, Any]:
             acceptance=list(case.acceptance.hazards),
             acceptance_kind=case.acceptance.kind,
             acceptance_source=case.acceptance.source,
+            acceptance_spread=case.acceptance.spread,
         )
     workload = {name: getattr(case.workload, name) for name in Workload.__slots__}
     file = _PlanFile(
@@ -132,7 +134,9 @@ def from_dict(data: Any, where: str) -> Plan:
         elif file.draft.name != NGRAM:
             hint = f"only {NGRAM!r} is a draft without one"
             raise InputError(f"draft {file.draft.name!r} lacks its config", where=where, hint=hint)
-        acceptance = Acceptance(tuple(file.draft.acceptance), file.draft.acceptance_kind, file.draft.acceptance_source)
+        told = file.draft
+        hazards = tuple(told.acceptance)
+        acceptance = Acceptance(hazards, told.acceptance_kind, told.acceptance_source, told.acceptance_spread)
     case = Case(machine, target, Workload(**msgspec.to_builtins(file.workload)), draft, acceptance)
 
     def placed(layers: list[Layers]) -> tuple[LayerPlacement, ...]:

@@ -215,8 +215,8 @@ def to_workload(p: Profile) -> Workload:
 def to_pair(p: Profile) -> Pair:
     stated = p.stated["acceptance"]
     assert isinstance(stated.value, tuple), "acceptance is a list"
-    acceptance = Acceptance(stated.value, stated.kind, stated.source)
     spread = p.number("spread") if "spread" in p.stated else None
+    acceptance = Acceptance(stated.value, stated.kind, stated.source, spread or 0.0)
     target, draft, text = (str(p.parts[key]) for key in ("target", "draft", "text"))
     return Pair(p.name, p.title, target, draft, text, acceptance, spread)
 

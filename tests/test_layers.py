@@ -25,6 +25,7 @@ LAYERS = (
     {"schedule", "strategies"},
     {"simulator", "timeline"},
     {"planner"},
+    {"validation"},
     {"report", "api"},
     {"cli"},
     {"__main__"},

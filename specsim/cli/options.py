@@ -15,6 +15,7 @@ from specsim.errors import InputError
 F = TypeVar("F", bound=Callable[..., Any])
 
 PICTURES: Final = (".png", ".svg", ".pdf")
+PROFILES: Final = (".yaml", ".yml")
 
 
 class Quantity(click.ParamType[float]):
@@ -51,6 +52,13 @@ def check_picture(path: str) -> None:
     if Path(path).suffix not in PICTURES:
         raise InputError("is no name of a picture", where=path, hint=f"end it in {', '.join(PICTURES)}")
     check_folder(Path(path))
+
+
+def check_profile(path: Path) -> None:
+    """Raise InputError for a profile that could not be written, likewise."""
+    if path.suffix not in PROFILES:
+        raise InputError("is no name of a profile", where=str(path), hint=f"end it in {PROFILES[0]}")
+    check_folder(path)
 
 
 def check_folder(path: Path) -> None:

@@ -8,38 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 
 from specsim import api, planfile
-from specsim.cli.options import format_option, quantity_option
+from specsim.cli.fixes import fix_options, fixed
+from specsim.cli.options import format_option
+from specsim.cli.question import question, question_options
 from specsim.cli.status import status
 from specsim.errors import InputError
 from specsim.report.text import plan_text
 
 
 @click.command("plan")
-@click.option("--machine", help="A machine by profile name or file (see specsim list machines).")
-@click.option(
-    "--gpu", help="A GPU by profile name or file; its default host is taken unless --host is given. none: no GPU."
-)
-@click.option("--host", help="A host by profile name or file.")
-@click.option("--disk", help="A disk by profile name or file.")
-@quantity_option("--vram", "bytes", "VRAM that the plan may use, for example 22GiB.")
-@quantity_option("--ram", "bytes", "RAM that the plan may use; without a GPU, the fast memory's budget.")
-@quantity_option("--link", "bytes/s", "Rate of a large pinned copy over the link, for example 12GB/s.")
-@quantity_option("--disk-bandwidth", "bytes/s", "Rate of a sequential read, for example 3GB/s.")
-@click.option("--target", required=True, help="The big model: profile name, checkpoint directory or config.json.")
-@click.option("--draft", default="none", show_default=True, help="The small model, likewise; none, auto, or ngram.")
-@click.option("--workload", help="A workload by profile name or file.")
-@click.option("--prompt-tokens", type=click.IntRange(min=1), help="Tokens of every prompt.")
-@click.option("--output-tokens", type=click.IntRange(min=1), help="Tokens that every request wants.")
-@click.option("--requests", type=click.IntRange(min=1), help="Number of requests.")
-@click.option("--acceptance", help="Chance that a drafted token is accepted, or a pair profile.")
-@click.option("--strategy", default="auto", show_default=True, help="auto, serial, merged or interleaved.")
-@click.option("--dtype", help="bfloat16, float16 or float32 instead of the config's own.")
-@click.option(
-    "--fix", "fixes", multiple=True, metavar="NAME=VALUE", help="Settle a policy field, e.g. gamma=6, batch=256."
-)
+@question_options
+@fix_options
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write the plan here: YAML, or JSON for .json.")
 @format_option("table", "json")
 def plan(output: str | None, fmt: str, strategy: str, fixes: Sequence[str], **options: Any) -> None:
@@ -47,59 +28,15 @@ def plan(output: str | None, fmt: str, strategy: str, fixes: Sequence[str], **op
 
     Prints the answer, the reason and what to buy next; -o writes the plan for specsim simulate and specsim explain.
     """
-    fix = _fixes(fixes)
+    fix = fixed(strategy, fixes)
     if output is not None and not Path(output).parent.is_dir():  # said before the search, not after it
         raise InputError("cannot be written: its folder does not exist", where=output)
-    if strategy != "auto" and fix.setdefault("strategy", strategy) != strategy:
-        raise InputError(f"strategy is {strategy!r} and {fix['strategy']!r}", where="--strategy", hint="give one")
-    question = api.case(
-        target=options["target"],
-        draft=options["draft"],
-        workload=options["workload"],
-        machine=options["machine"],
-        acceptance=options["acceptance"],
-        dtype=options["dtype"],
-        prompt_tokens=options["prompt_tokens"],
-        output_tokens=options["output_tokens"],
-        requests=options["requests"],
-        gpu=options["gpu"],
-        host=options["host"],
-        disk=options["disk"],
-        vram=options["vram"],
-        ram=options["ram"],
-        link_bytes_per_s=options["link"],
-        disk_bytes_per_s=options["disk_bandwidth"],
-    )
+    asked = question(**options)
     with status("planning") as say:
-        found = api.plan(question, fix=fix, progress=say)
+        found = api.plan(asked, fix=fix, progress=say)
     if output is not None:
         planfile.write_plan(found, output)
     if fmt == "json":
         click.echo(json.dumps(planfile.to_dict(found), indent=2))
     else:
         click.echo(plan_text(found))
-
-
-def _fixes(words: Sequence[str]) -> dict[str, Any]:
-    """NAME=VALUE pairs; numbers and true/false are read as such."""
-    fix: dict[str, Any] = {}
-    for word in words:
-        name, equals, text = word.partition("=")
-        if not equals or not text:
-            raise InputError(f"{word!r} is not NAME=VALUE", where="--fix", hint="for example --fix gamma=6")
-        if name in fix:
-            raise InputError(f"{name} is fixed twice", where="--fix")
-        fix[name] = _value(name, text)
-    return fix
-
-
-def _value(name: str, text: str) -> Any:
-    whole = ("gamma", "batch", "ring_slots", "prefill_batch", "draft_batch")
-    kinds: dict[str, type] = dict.fromkeys(whole, int) | {"refill": bool}
-    if name not in kinds:
-        return text
-    try:
-        return msgspec.convert(text, kinds[name], strict=False)
-    except msgspec.ValidationError:
-        wanted = "true or false" if kinds[name] is bool else "a whole number"
-        raise InputError(f"{name} is {text!r}", where="--fix", hint=f"give {wanted}") from None

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from specsim.cli.options import check_folder, format_option
+from specsim.cli.options import check_profile, format_option
 from specsim.cli.status import status
 from specsim.cli.tables import Cell, render
 from specsim.errors import InputError
@@ -36,7 +36,7 @@ def profile(quick: bool, disk_path: Path, output: Path | None, fmt: str) -> None
     Leave it alone meanwhile. specsim plan --machine FILE then plans for what was measured.
     """
     if output is not None:
-        _check_output(output)  # before the probes run, not after them
+        check_profile(output)  # before the probes run, not after them
     try:
         from executor.profile.machine import to_profile, warnings
         from executor.profile.measure import LONG, QUICK, measure
@@ -75,12 +75,6 @@ def _facts(machine: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, 
                 if dimension in UNITS and dimension != "ratio":
                     value = show(parse(value, dimension), dimension)
                 yield f"{kind}.{key}", text(value), part["sources"][label]
-
-
-def _check_output(output: Path) -> None:
-    if output.suffix not in (".yaml", ".yml"):
-        raise InputError("is no name of a machine file", where=str(output), hint="end it in .yaml")
-    check_folder(output)
 
 
 def _write(output: Path, words: str) -> None:

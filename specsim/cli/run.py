@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from specsim import units
-from specsim.answer import Plan
 from specsim.cli.options import check_picture, format_option
+from specsim.cli.running import draw_rounds, executor, rates
 from specsim.cli.tables import render
 from specsim.errors import InputError
 from specsim.planfile import read_plan
-from specsim.timeline.rounds import cut_rounds, middle_rounds
 from specsim.timeline.trace import read_trace
 from specsim.units import show
+from specsim.validation.record import TRACE
 
-#: what `pip install specsim-offload` leaves out
-EXTRA: Final = ("torch", "transformers", "safetensors")
-TRACE: Final = "trace.json"
-#: rounds that a picture shows
-ROUNDS: Final = 2
 #: outputs of which the beginning is shown, and its characters
 SAMPLES: Final = 2
 SAMPLE_LENGTH: Final = 100
@@ -72,18 +65,18 @@ def run(plan_file: str, fmt: str, throttles: Sequence[str], plot: str | None, **
         check_picture(plot)  # before the run, not after it
     plan = read_plan(plan_file)
     _check_sampling(options)
-    asked = _executor("executor.options").RunOptions(
+    asked = executor("executor.options").RunOptions(
         **options
         | {name: Path(options[name]) for name in ("target", "prompts", "out")}
         | {"draft": Path(options["draft"]) if options["draft"] else None}
         | {"temperature": options["temperature"] or 0.0, "seed": options["seed"] or 0},
-        throttle=_rates(throttles),
+        throttle=rates(throttles),
     )
-    execute = _executor("executor.run").run
+    execute = executor("executor.run").run
     try:
         result = execute(plan, asked)
     except KeyboardInterrupt:
-        kept = _executor("executor.outputs").count_outputs(asked.out)
+        kept = executor("executor.outputs").count_outputs(asked.out)
         click.echo(f"specsim: interrupted; {kept} finished outputs are kept in {asked.out}", err=True)
         raise
     if fmt == "json":
@@ -92,18 +85,8 @@ def run(plan_file: str, fmt: str, throttles: Sequence[str], plot: str | None, **
     else:
         click.echo("\n\n".join(_sections(result)))
     if plot is not None:
-        _draw(plan, result, asked.out / TRACE, plot)
-
-
-def _executor(module: str) -> Any:
-    """A module of the executor: only who runs a plan needs what it imports, and waits for it."""
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in EXTRA:
-            raise
-        hint = "pip install 'specsim-offload[run]'"
-        raise InputError(f"needs {error.name}, which is not installed", where="specsim run", hint=hint) from None
+        rate = result.metrics.tokens_per_second
+        draw_rounds(plan, rate, read_trace(asked.out / TRACE), plot)
 
 
 def _check_sampling(options: Mapping[str, Any]) -> None:
@@ -111,37 +94,6 @@ def _check_sampling(options: Mapping[str, Any]) -> None:
         if options[name] is not None and not options["temperature"]:
             hint = "give a --temperature above 0, or leave it out"
             raise InputError("greedy decoding draws nothing", where=f"--{name.replace('_', '-')}", hint=hint)
-
-
-def _rates(words: Sequence[str]) -> dict[str, float]:
-    """NAME=RATE pairs, in bytes/s."""
-    rates: dict[str, float] = {}
-    for word in words:
-        name, equals, rate = word.partition("=")
-        if not equals:
-            raise InputError(f"{word!r} is not NAME=RATE", where="--throttle", hint="for example disk=500MB/s")
-        if name in rates:
-            raise InputError(f"{name} is throttled twice", where="--throttle", hint="give one rate")
-        rates[name] = units.parse(rate, "bytes/s", where=f"--throttle {name}")
-    return rates
-
-
-def _draw(plan: Plan, result: Any, trace: Path, path: str) -> None:
-    """Rounds in mid-job as the simulator has them for the shapes that they turned out to have, and as they were."""
-    gantt = import_module("specsim.timeline.gantt")  # matplotlib: only who asks for a picture waits for it
-    timelines = read_trace(trace)
-    try:
-        first, count = middle_rounds(timelines["measured"], ROUNDS)
-    except InputError as error:
-        click.echo(f"specsim: nothing to draw: {error.what}", err=True)
-        return
-    cut = {name: cut_rounds(timeline, first, count) for name, timeline in timelines.items()}
-    names = {name: f"{name}: {show(timeline.makespan, 'seconds')}" for name, timeline in cut.items()}
-    last = f" to {first + count - 1}" if count > 1 else ""
-    title = f"Round {first}{last}: {plan.case.target.name} on {plan.case.machine.name}, {plan.decision.strategy}"
-    measured, planned = result.metrics.tokens_per_second, plan.predicted.tokens_per_second
-    told = f"{measured:.3g} useful tokens/s; {planned:.3g} were planned"
-    gantt.save(gantt.panels({names[name]: cut[name] for name in cut}, title=title, subtitle=told), path)
 
 
 def _sections(result: Any) -> Iterator[str]:

@@ -46,11 +46,16 @@ def emit(headers: Sequence[str], rows: Sequence[Sequence[Cell]], fmt: str, align
             objects = [dict(zip(headers, map(_finite, row), strict=True)) for row in rows]
             click.echo(json.dumps(objects, indent=2, ensure_ascii=False, allow_nan=False))
         case "csv":
-            text = io.StringIO()
-            csv.writer(text, lineterminator="\n").writerows([headers, *rows])
-            click.echo(text.getvalue(), nl=False)
+            click.echo(to_csv(headers, rows), nl=False)
         case _:
             raise ValueError(f"no format called {fmt!r}: table, json or csv")
+
+
+def to_csv(headers: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
+    """The rows as CSV with a line of headers, unrounded."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([headers, *rows])
+    return text.getvalue()
 
 
 @contextmanager

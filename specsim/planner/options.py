@@ -111,7 +111,9 @@ def draft_policies(case: Case, policy: Policy) -> Iterator[DraftPolicy]:
     if case.machine.gpu is None:
         yield from (DraftPolicy("cpu", kv, size) for kv, size in product(("ram", "none"), sizes[:3]))  # type: ignore[arg-type]
         return
-    for waits in (False, True):
+    # Loaded after a prefill, the draft is still there when the next wave is prefilled.
+    one_prefill = policy.refill or policy.in_flight >= case.workload.requests
+    for waits in (False, True) if one_prefill else (False,):
         for size in sizes:
             yield DraftPolicy("gpu", "vram", size, waits)
             yield DraftPolicy("gpu", "none", size, waits)

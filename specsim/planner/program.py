@@ -191,7 +191,7 @@ class PlacementProgram:
             for memory, budget in budgets.items():
                 terms = self._bytes(memory, kv)
                 terms += [(items[phase][memory] / GB, v) for items, v in zip(by_draft, self.drafts, strict=True)]
-                if memory == "vram" and phase != "transition" and streams_kv is not None:
+                if memory == "vram" and streams_kv is not None:
                     terms.append((staging / GB, streams_kv))
                 if memory == "ram" and reads_disk is not None:
                     terms.append((disk_staging / GB, reads_disk))

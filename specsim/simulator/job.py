@@ -110,8 +110,9 @@ def _snap(value: float, anchor: float, ratio: float) -> float:
     return anchor * ratio ** round(math.log(max(1.0, value) / anchor) / math.log(ratio))
 
 
-def simulate_job(case: Case, decision: Decision, *, grid: float = GRID) -> JobResult:
-    """Run every request of the case's workload. The first token of each comes from its prefill.
+def simulate_job(case: Case, decision: Decision, *, grid: float = GRID, seed: int | None = None) -> JobResult:
+    """Run every request of the case's workload. The first token of each comes from its prefill. Without a `seed` the
+    luck of the draws is typical.
 
     Without `refill`, a batch is decoded until its slowest request ends before the next is prefilled. With it, freed
     places are taken by waiting requests, whose prompts ride along with verify passes.
@@ -119,8 +120,8 @@ def simulate_job(case: Case, decision: Decision, *, grid: float = GRID) -> JobRe
     workload, policy = case.workload, decision.policy
     lengths = prompt_lengths(workload).astype(float)
     wanted = workload.output_tokens - 1
-    gained = gains(case.acceptance, policy.gamma, workload.requests, wanted)
-    needed = rounds_needed(case.acceptance, policy.gamma, workload.requests, wanted)
+    gained = gains(case.acceptance, policy.gamma, workload.requests, wanted, seed)
+    needed = rounds_needed(case.acceptance, policy.gamma, workload.requests, wanted, seed)
     pricer = RoundPricer(case, decision, grid)
     rounds: list[Round] = []
     finish = np.zeros(workload.requests)

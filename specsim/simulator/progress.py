@@ -57,14 +57,16 @@ def gains(
     return _drawn(acceptance, gamma, requests, tokens, typical_seed(requests, tokens) if seed is None else seed)
 
 
-def rounds_needed(acceptance: Acceptance | None, gamma: int, requests: int, tokens: int) -> NDArray[np.int64]:
+def rounds_needed(
+    acceptance: Acceptance | None, gamma: int, requests: int, tokens: int, seed: int | None = None
+) -> NDArray[np.int64]:
     """Rounds that each request takes to gain `tokens` tokens, shape [requests]."""
-    return _rounds(gains(acceptance, gamma, requests, tokens), tokens)
+    return _rounds(gains(acceptance, gamma, requests, tokens, seed), tokens)
 
 
 def _drawn(acceptance: Acceptance, gamma: int, requests: int, tokens: int, seed: int) -> NDArray[np.int64]:
     rng = np.random.default_rng(seed)
-    drawn = sample_accepted(acceptance, gamma, rng, requests * tokens).reshape(requests, tokens) + 1
+    drawn = sample_accepted(acceptance, gamma, rng, requests, tokens) + 1
     total = np.minimum(np.cumsum(drawn, axis=1), tokens)
     rounds = int((total < tokens).sum(axis=1).max()) + 1
     return np.asarray(total[:, :rounds], dtype=np.int64)

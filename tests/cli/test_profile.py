@@ -52,7 +52,7 @@ def test_json_is_the_machine_file(tmp_path: Path, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("output", "line"),
     [
-        ("here.txt", "here.txt: is no name of a machine file; end it in .yaml"),
+        ("here.txt", "here.txt: is no name of a profile; end it in .yaml"),
         ("gone/here.yaml", "gone/here.yaml: cannot be written: its folder does not exist"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -128,6 +129,29 @@ def test_a_stream_that_waits_does_not_hold_up_the_others_of_its_thread() -> None
         engine.submit(tasks, [lambda: arrived.wait(10) and 0, verify, draft])
         engine.drain()
     assert ran == ["draft", "verify"]
+
+
+def test_drafting_takes_the_time_in_which_the_target_waits_and_no_other() -> None:
+    """Both could go on when the weights are there, and the draft has waited for longer."""
+    ran: list[str] = []
+    arrived = threading.Event()
+
+    def act(name: str, wait: bool = False) -> Callable[[], int]:
+        def action() -> int:
+            if wait:  # until the weights are there, and the engine has been told
+                arrived.wait(10)
+            ran.append(name)
+            return 0
+
+        return action
+
+    with Engine(worker=worker_for(Devices("cpu"))) as engine:
+        drafts = [task("draft 0", "cpu.draft"), task("draft 1", "cpu.draft")]
+        tasks = [*drafts, task("weights", "disk"), task("next weights", "disk"), task("verify", "cpu", 2)]
+        reads = [lambda: 0, lambda: arrived.set() or 0]
+        engine.submit(tasks, [act("draft 0", wait=True), act("draft 1"), *reads, act("verify")])
+        engine.drain()
+    assert ran == ["draft 0", "verify", "draft 1"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,6 +47,23 @@ def test_before_anything_was_proposed_there_is_no_acceptance() -> None:
         assert (counter.hazards, counter.rate, counter.per_round) == ((), None, 0.0)
 
 
+def test_requests_that_differ_by_chance_only_have_no_spread() -> None:
+    rng = random.Random(0)
+    counter = AcceptanceCounter()
+    for request in range(400):
+        rate = 0.5 if request % 2 else 0.9
+        for _ in range(8):
+            counter.add(1, int(rng.random() < rate), request)
+    assert counter.spread == pytest.approx(0.2, abs=0.03)  # of 0.5 and 0.9, without what eight tosses add
+    same = AcceptanceCounter()
+    for request in range(400):
+        for _ in range(8):
+            same.add(1, int(rng.random() < 0.7), request)
+    assert same.spread is not None
+    assert same.spread < 0.05
+    assert counted((4, 4)).spread is None
+
+
 @pytest.mark.parametrize(("proposed", "accepted"), [(2, 3), (2, -1), (-1, -1)])
 def test_counts_that_cannot_be_are_refused(proposed: int, accepted: int) -> None:
     with pytest.raises(ValueError, match=f"{accepted} of {proposed} proposed"):
@@ -82,6 +100,7 @@ METRICS = Metrics(
     load_s=3.0,
     rounds=6,
     acceptance=(0.75, 0.5),
+    acceptance_spread=0.1,
     accepted_per_round=1.25,
     proposed=40,
     peak_bytes={"vram": 2**29, "pinned": 2**20, "disk": 0},

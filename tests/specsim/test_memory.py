@@ -125,9 +125,8 @@ def test_visiting_caches_have_two_buffers() -> None:
     micro = {"verify_micro_batches": 2, "prefill_micro_batches": 2}
     decision = stories.decision("serial", stories.layers(case.target, kv="ram"), batch=4, **micro)
     # a micro-batch: half of the batch's 4 * 9 positions and, as sequences are dealt whole, one sequence more
-    assert items(case, decision, "decode", "vram")["kv staging"] == 2 * 12 * (4 * 9 / 2 + 9)
-    assert items(case, decision, "prefill", "vram")["kv staging"] == 2 * 12 * (4 * 9 / 2 + 9)
-    assert "kv staging" not in items(case, decision, "transition", "vram")
+    for phase in memory.PHASES:  # they stay: the executor allocates them once
+        assert items(case, decision, phase, "vram")["kv staging"] == 2 * 12 * (4 * 9 / 2 + 9)
     assert items(case, decision, "decode", "ram")["kv"] == 2 * 12 * 4 * 9
     assert "kv" not in items(case, decision, "decode", "vram")
 

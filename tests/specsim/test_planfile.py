@@ -67,6 +67,7 @@ def test_a_plan_without_a_draft_model_names_how_it_drafts(tmp_path: Path) -> Non
         "acceptance": [0.7],
         "acceptance_kind": "assumed",
         "acceptance_source": "tests",
+        "acceptance_spread": 0.0,
         "config": None,
     }
     data["draft"]["name"] = "mistral-7b"
@@ -136,7 +137,7 @@ def test_layers_and_parts_keep_their_order_and_tails_come_back(tmp_path: Path) -
     ]
 
 
-ACCEPTANCE = Acceptance((0.9, 0.75, 1.0, 0.0), "measured", "n=164")
+ACCEPTANCE = Acceptance((0.9, 0.75, 1.0, 0.0), "measured", "n=164", 0.05)
 
 
 def test_acceptance_by_position_comes_back(tmp_path: Path) -> None:

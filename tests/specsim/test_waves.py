@@ -10,6 +10,7 @@ import pytest
 
 from specsim.case import Case
 from specsim.decision import BATCHES, Decision, Tail
+from specsim.planner.options import draft_policies
 from specsim.schedule.graph import TASK_NAME, Graph, Slot, parse
 from specsim.schedule.lower import NEXT_WAVE, STRATEGIES, append_prefill, append_round, builder
 from specsim.schedule.round import RoundLowering, RoundShape, RoundState
@@ -169,3 +170,14 @@ def test_a_round_says_which_placement_it_was_lowered_with() -> None:
     assert [low.layers() for low in lowered] == [usual, tail, usual]
     loads = [sum(task.kind == "load" and f".{n}/" in task.name for task in b.tasks) for n in range(3)]
     assert loads == [4, 0, 4]
+
+
+def test_a_draft_waits_for_room_only_where_there_is_one_prefill() -> None:
+    """Once loaded it stays, and the next wave's prefill would find its room taken."""
+    case = stories.case(work=stories.workload(requests=8), draft=stories.model(name="draft"))
+
+    def waits(batch: int, refill: bool) -> bool:
+        policy = stories.decision("serial", (), gamma=2, batch=batch, refill=refill).policy
+        return any(draft.waits for draft in draft_policies(case, policy))
+
+    assert [waits(8, False), waits(4, True), waits(4, False)] == [True, True, False]

@@ -7,6 +7,7 @@ import pytest
 
 from specsim.acceptance import Acceptance, expected_tokens, sample_accepted
 from specsim.errors import InputError
+from specsim.simulator.progress import rounds_needed
 from specsim.workload import Workload, prompt_lengths
 
 
@@ -69,7 +70,7 @@ def test_positions_multiply_and_the_last_goes_on() -> None:
 
 def test_samples_agree_with_the_mean() -> None:
     p, gamma, n = Acceptance((0.9, 0.7, 0.6), "given", "test"), 5, 200_000
-    accepted = sample_accepted(p, gamma, np.random.default_rng(7), n)
+    accepted = sample_accepted(p, gamma, np.random.default_rng(7), 1, n)[0]
     assert accepted.shape == (n,)
     assert set(accepted.tolist()) == set(range(gamma + 1))
     error = accepted.std() / n**0.5
@@ -80,9 +81,9 @@ def test_samples_agree_with_the_mean() -> None:
 
 def test_samples_at_the_ends() -> None:
     rng = np.random.default_rng(0)
-    assert sample_accepted(Acceptance.constant(1.0, "given", ""), 3, rng, 4).tolist() == [3, 3, 3, 3]
-    assert sample_accepted(Acceptance.constant(0.0, "given", ""), 3, rng, 4).tolist() == [0, 0, 0, 0]
-    assert sample_accepted(Acceptance.constant(0.5, "given", ""), 0, rng, 2).tolist() == [0, 0]
+    assert sample_accepted(Acceptance.constant(1.0, "given", ""), 3, rng, 2, 2).tolist() == [[3, 3], [3, 3]]
+    assert sample_accepted(Acceptance.constant(0.0, "given", ""), 3, rng, 2, 2).tolist() == [[0, 0], [0, 0]]
+    assert sample_accepted(Acceptance.constant(0.5, "given", ""), 0, rng, 1, 2).tolist() == [[0, 0]]
 
 
 def test_probabilities_outside_0_to_1_are_refused() -> None:
@@ -90,3 +91,18 @@ def test_probabilities_outside_0_to_1_are_refused() -> None:
         Acceptance((0.5, 1.2), "given", "test")
     with pytest.raises(InputError, match="acceptance has no positions"):
         Acceptance((), "given", "test")
+
+
+def test_requests_differ_as_much_as_the_spread_says_and_agree_on_average() -> None:
+    p, rounds = Acceptance((0.6,), "given", "test", spread=0.1), 4000
+    rates = sample_accepted(p, 1, np.random.default_rng(3), 60, rounds).mean(axis=1)
+    assert rates.mean() == pytest.approx(0.6, abs=0.01)
+    assert rates.std() == pytest.approx(0.1, abs=0.01)
+    with pytest.raises(InputError, match="a spread of 2"):
+        Acceptance((0.6,), "given", "test", spread=2.0)
+
+
+def test_the_slowest_of_requests_that_differ_needs_more_rounds() -> None:
+    alike, unlike = (Acceptance((0.7,), "given", "test", spread) for spread in (0.0, 0.2))
+    slowest = [int(rounds_needed(p, 4, 16, 31).max()) for p in (alike, unlike)]
+    assert slowest[1] > 1.2 * slowest[0]

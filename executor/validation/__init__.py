@@ -1,0 +1,1 @@
+"""Runs of configurations on which predictions are checked, each from the making of its models to its comparison."""

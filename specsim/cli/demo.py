@@ -1,0 +1,54 @@
+"""The demonstration: the shipped pair of models on this machine, whatever it is, with too little RAM and a slow disk.
+
+The disk is held to a rate that stands to the small target as a real disk does to a real model, so that the plan has
+something to decide on any machine.
+"""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from specsim import api, machines, planfile
+from specsim.answer import Plan
+from specsim.cli.running import executor
+from specsim.cli.status import status
+from specsim.units import MiB
+
+MACHINE: Final = "machine.yaml"
+RAM_BYTES: Final = 6.5 * MiB
+DISK_BYTES_PER_S: Final = 25e6
+#: `python -m executor.pairs agreement executor/demo`, and the longest prompt of the first ones
+ACCEPTANCE, PROMPT_TOKENS, OUTPUT_TOKENS, REQUESTS = 0.74, 91, 32, 16
+
+
+def demo(out: Path) -> tuple[Plan, Any]:
+    """Measure the machine for some fifteen seconds, plan, and say how to run it: the plan and the `RunOptions`."""
+    measuring, writing = executor("executor.profile.measure"), executor("executor.profile.machine")
+    pair = executor("executor.demo")
+    with status("measuring") as say:
+        found = measuring.measure(pair.target_directory(), effort=measuring.QUICK, say=say)
+    profile = writing.to_profile(found, datetime.date.today())
+    (out / MACHINE).write_text(planfile.dump_yaml(profile), encoding="utf-8")
+    machine = machines.assemble(machine=str(out / MACHINE), ram=RAM_BYTES, disk_bytes_per_s=DISK_BYTES_PER_S)
+    with status("planning") as say:
+        plan = api.plan(
+            machine=machine,
+            target=pair.target_directory(),
+            draft=pair.draft_directory(),
+            acceptance=ACCEPTANCE,
+            requests=REQUESTS,
+            prompt_tokens=PROMPT_TOKENS,
+            output_tokens=OUTPUT_TOKENS,
+            progress=say,
+        )
+    options = executor("executor.options").RunOptions(
+        target=pair.target_directory(),
+        prompts=pair.prompts_file(),
+        out=out,
+        draft=pair.draft_directory() if plan.decision.policy.draft is not None else None,
+        throttle={"disk": DISK_BYTES_PER_S},
+        limit=REQUESTS,
+    )
+    return plan, options
