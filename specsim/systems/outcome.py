@@ -1,0 +1,122 @@
+"""Run a system on a machine: its stages through the simulator, and what a table wants to know of the result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from specsim.case import Case
+from specsim.errors import InfeasibleError
+from specsim.hardware import Curve, Machine, Processor
+from specsim.schedule.graph import Graph
+from specsim.simulator import pricing
+from specsim.systems.layers import Pass
+from specsim.systems.policies import fits
+from specsim.systems.system import Bytes, Job, Policy, Stage, System
+from specsim.timeline import Timeline, utilisation, waiting_on
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """Shares (0..1] of a machine's raw rates that a system reaches; None leaves what the machine says. `link`: its
+    copies, pinned or not; `gpu`, `cpu`: matrix products and attention there."""
+
+    link: float | None = None
+    gpu: float | None = None
+    cpu: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one job of a system takes, and its peak bytes by memory."""
+
+    system: System
+    case: Case
+    policy: Policy
+    job: Job
+    prefill_s: float
+    decode_s: float
+    peak_bytes: Bytes
+
+    @property
+    def seconds(self) -> float:
+        return self.prefill_s + self.decode_s
+
+    @property
+    def counted_per_s(self) -> float:
+        """Tokens per second as the system itself reports them."""
+        return self.job.counted / self.seconds
+
+    @property
+    def useful_per_s(self) -> float:
+        """Tokens per second of those that the requests asked for."""
+        return self.job.useful / self.seconds
+
+    @property
+    def latency_s(self) -> float:
+        """Mean seconds from a request's one token to its next while decoding."""
+        return self.decode_s / max(1, self.case.workload.output_tokens - 1)
+
+
+def run(case: Case, system: System, policy: Policy | None = None) -> Outcome:
+    """One job of `system` under `policy`, or under the one that it chooses. Raises InfeasibleError where none fits."""
+    chosen = policy or system.choose(case)
+    if policy is None and not fits(case, system, chosen):
+        raise InfeasibleError(f"{system.title} does not fit {case.machine.name}")
+    job = system.job(case, chosen)
+    seconds = {"prefill": 0.0, "decode": 0.0}
+    for stage in job.stages:
+        seconds[stage.phase] += stage.times * stage_seconds(stage_graphs(case, stage), case.machine)
+    memory = system.memory(case, chosen)
+    return Outcome(system, case, chosen, job, seconds["prefill"], seconds["decode"], memory)
+
+
+def stage_graphs(case: Case, stage: Stage) -> tuple[Graph, ...]:
+    """The tasks of a pass at each of the stage's shapes."""
+    graphs = []
+    for shape in stage.shapes:
+        laid = Pass(case, stage.phase, shape)
+        stage.lay(laid)
+        graphs.append(laid.graph())
+    return tuple(graphs)
+
+
+def stage_seconds(graphs: tuple[Graph, ...], machine: Machine) -> float:
+    """Mean seconds of a pass."""
+    return sum(max(pricing.run(graph, machine)[1]) for graph in graphs) / len(graphs)
+
+
+def decoding(outcome: Outcome) -> Timeline:
+    """The decode pass that the job spends most time in, half way through."""
+    stages = [stage for stage in outcome.job.stages if stage.phase == "decode"]
+    stage = max(stages, key=lambda stage: stage.times)
+    graphs = stage_graphs(outcome.case, stage)
+    return pricing.simulate(graphs[len(graphs) // 2], outcome.case.machine)
+
+
+def busy(outcome: Outcome) -> dict[str, float]:
+    """Busy share (0..1) of a decode pass, by resource."""
+    return utilisation(decoding(outcome))
+
+
+def waits_for(outcome: Outcome) -> tuple[str, float]:
+    """The stream that a decode pass mostly waits for, and for which share of it."""
+    shares: Mapping[str, float] = waiting_on(decoding(outcome))
+    stream = max(shares, key=lambda name: shares[name])
+    return stream, shares[stream]
+
+
+def reaching(machine: Machine, shares: Shares) -> Machine:
+    """`machine` with the efficiencies that `shares` gives in place of its own."""
+    if shares.gpu is not None and machine.gpu is not None:
+        machine = replace(machine, gpu=replace(machine.gpu, processor=_at(machine.gpu.processor, shares.gpu)))
+    if shares.cpu is not None:
+        machine = replace(machine, host=replace(machine.host, processor=_at(machine.host.processor, shares.cpu)))
+    if shares.link is not None and machine.link is not None:
+        link = replace(machine.link, efficiency=shares.link, pageable_efficiency=shares.link)
+        machine = replace(machine, link=link)
+    return machine
+
+
+def _at(processor: Processor, share: float) -> Processor:
+    return replace(processor, gemm_efficiency=Curve.flat(share), attention_efficiency=share)

@@ -1,0 +1,68 @@
+"""What several systems have in common: jobs without a draft, what lies in VRAM, and the largest batch that fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from specsim.case import Case
+from specsim.cost.shapes import prefill_shape
+from specsim.errors import InfeasibleError
+from specsim.memory import workspaces
+from specsim.systems.layers import Pass, cache_bytes
+from specsim.systems.prompts import longest
+from specsim.systems.system import Bytes, Job, Policy, Stage, System, decode
+from specsim.units import show
+
+
+def plain_job(case: Case, policy: Policy, prefill: Callable[[Pass], None], step: Callable[[Pass], None]) -> Job:
+    """One prefill sweep of the whole batch, which gives the first token; then a step for every further one."""
+    tokens = case.workload.output_tokens
+    shape = prefill_shape([policy.padded] * policy.batch, case.target.sliding_window)
+    stages = (
+        Stage("prefill", 1.0, prefill, (shape,)),
+        decode(case, tokens - 1.0, step, policy.batch, policy.padded + 1, policy.padded + tokens - 1),
+    )
+    all_tokens = float(policy.batch * policy.blocks * tokens)
+    return Job(stages, all_tokens, all_tokens)
+
+
+def simple_policy(case: Case, batch: int) -> Policy:
+    """`batch` sequences, padded to the longest that so many are expected to hold."""
+    return Policy(batch, longest(case.workload, batch))
+
+
+def in_vram(case: Case, policy: Policy, resident: float, *, cache: bool = True) -> Bytes:
+    """`resident` bytes of weights and buffers, the cache of a whole block if `cache`, and the activations of a prefill
+    sweep in VRAM; all weights, and else the cache, in RAM."""
+    rows = policy.prefill_batch or policy.batch
+    space = sum(workspaces(case.target, rows * policy.padded, 1, rows).values())
+    positions = policy.batch * policy.blocks * (policy.padded + case.workload.output_tokens)
+    kv = cache_bytes(case.target, positions)
+    vram = resident + space + (kv if cache else 0.0)
+    return {"vram": vram, "ram": case.target.weight_bytes + (0.0 if cache else kv)}
+
+
+def fits(case: Case, system: System, policy: Policy) -> bool:
+    budgets = case.machine.budgets()
+    return all(size <= budgets.get(memory, 0.0) for memory, size in system.memory(case, policy).items())
+
+
+def largest(
+    case: Case, memory: Callable[[Case, Policy], Bytes], make: Callable[[Case, int], Policy] = simple_policy
+) -> Policy:
+    """The policy of the largest batch that fits, up to all requests: what a user finds who raises it until memory runs
+    out. Raises InfeasibleError, saying what is short, where one sequence does not fit."""
+    budgets = case.machine.budgets()
+
+    def excess(batch: int) -> tuple[float, str]:
+        sizes = memory(case, make(case, batch))
+        return max((size - budgets.get(name, 0.0), name) for name, size in sizes.items())
+
+    missing, name = excess(1)
+    if missing > 0:
+        raise InfeasibleError(f"one sequence needs {show(missing, 'bytes')} more {name} than there is")
+    low, high = 1, case.workload.requests
+    while low < high:  # the largest batch lies in low..high
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if excess(middle)[0] <= 0 else (low, middle - 1)
+    return make(case, low)

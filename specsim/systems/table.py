@@ -1,0 +1,10 @@
+"""All published systems by name. To add one: write its file, and name it here."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from specsim.systems import accelerate, deepspeed
+from specsim.systems.system import System
+
+SYSTEMS: Final[dict[str, System]] = {module.SYSTEM.name: module.SYSTEM for module in (accelerate, deepspeed)}
