@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from specsim.case import Case
@@ -49,6 +50,22 @@ class Pass:
     def layers(self) -> range:
         return range(self.model.layers)
 
+    @property
+    def hidden_bytes(self) -> float:
+        """Hidden states of all rows."""
+        return cost.hidden_bytes(self.model, self.shape.tokens)
+
+    @property
+    def qkv_bytes(self) -> float:
+        """Q, K and V of all rows."""
+        width = (self.model.heads + 2 * self.model.kv_heads) * self.model.head_dim
+        return self.shape.tokens * width * self.model.element_bytes
+
+    @property
+    def touched(self) -> float:
+        """Share of a layer's experts that the pass asks for."""
+        return cost.distinct_experts(self.model.ffn, self.shape.tokens) / self.model.ffn.experts
+
     def load(self, layer: int, size: float, *, pinned: bool = True, after: Sequence[int] = ()) -> int:
         """Bring `size` bytes of weights to the GPU."""
         return self.copy(layer, "load", "h2d", size, kind="weights", pinned=pinned, after=after)
@@ -72,20 +89,23 @@ class Pass:
         """Move `size` bytes on "h2d", "d2h" or a stream of its own such as "h2d.kv"."""
         return self._add(f"L{layer:02d}/{op}", stream, kind, self._builder.copy(size, pinned=pinned), after)
 
-    def projections(self, layer: int, on: Side = "gpu", *, share: float = 1.0, after: Sequence[int] = ()) -> int:
-        """Q, K, V and O products of `share` of the rows."""
-        work = self._work(("proj", share), cost.projections(self.model, share * self.shape.tokens))
+    def projections(self, layer: int, on: Side = "gpu", *, after: Sequence[int] = ()) -> int:
+        """Q, K, V and O products."""
+        work = self._work("proj", cost.projections(self.model, self.shape.tokens))
         return self._add(f"L{layer:02d}/proj", on, "attention", work, after)
 
-    def attention(self, layer: int, on: Side = "gpu", *, share: float = 1.0, after: Sequence[int] = ()) -> int:
-        """The attention core of `share` of the rows."""
-        part = PassShape(*(getattr(self.shape, name) * share for name in PassShape.__slots__))
-        work = self._work(("attn", share), cost.attention_core(self.model, part))
-        return self._add(f"L{layer:02d}/attn", on, "attention", work, after)
+    def attention(self, layer: int, on: Side = "gpu", *, repeats: bool = False, after: Sequence[int] = ()) -> int:
+        """The attention core. `repeats`: the cache is first concatenated with what is new (read and written), then
+        written for every query head and read there, as `torch.cat` and `repeat_kv` of transformers do."""
+        core = cost.attention_core(self.model, self.shape)
+        if repeats:
+            kv = cost.kv_bytes(self.model, self.shape.cached + self.shape.tokens)
+            core = replace(core, bytes=core.bytes + kv * (1 + 2 * self.model.heads / self.model.kv_heads))
+        return self._add(f"L{layer:02d}/attn", on, "attention", self._work(("attn", repeats), core), after)
 
     def ffn(self, layer: int, on: Side = "gpu", *, share: float = 1.0, after: Sequence[int] = ()) -> int:
-        """The feed-forward network for `share` of the rows."""
-        work = self._work(("ffn", share), cost.feed_forward(self.model, self.model.ffn, share * self.shape.tokens))
+        """`share` of the feed-forward network, for all rows."""
+        work = self._work(("ffn", share), cost.feed_forward(self.model, self.model.ffn, self.shape.tokens, share))
         return self._add(f"L{layer:02d}/ffn", on, "ffn", work, after)
 
     def head(self, on: Side = "gpu", *, after: Sequence[int] = ()) -> int:

@@ -6,13 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from specsim.case import Case
-from specsim.errors import InfeasibleError
 from specsim.hardware import Curve, Machine, Processor
-from specsim.schedule.graph import Graph
 from specsim.simulator import pricing
-from specsim.systems.layers import Pass
-from specsim.systems.policies import fits
-from specsim.systems.system import Bytes, Job, Policy, Stage, System
+from specsim.systems.simulate import phase_seconds, stage_graphs
+from specsim.systems.system import Bytes, Job, Policy, System
 from specsim.timeline import Timeline, utilisation, waiting_on
 
 
@@ -60,30 +57,10 @@ class Outcome:
 
 def run(case: Case, system: System, policy: Policy | None = None) -> Outcome:
     """One job of `system` under `policy`, or under the one that it chooses. Raises InfeasibleError where none fits."""
-    chosen = policy or system.choose(case)
-    if policy is None and not fits(case, system, chosen):
-        raise InfeasibleError(f"{system.title} does not fit {case.machine.name}")
-    job = system.job(case, chosen)
-    seconds = {"prefill": 0.0, "decode": 0.0}
-    for stage in job.stages:
-        seconds[stage.phase] += stage.times * stage_seconds(stage_graphs(case, stage), case.machine)
-    memory = system.memory(case, chosen)
-    return Outcome(system, case, chosen, job, seconds["prefill"], seconds["decode"], memory)
-
-
-def stage_graphs(case: Case, stage: Stage) -> tuple[Graph, ...]:
-    """The tasks of a pass at each of the stage's shapes."""
-    graphs = []
-    for shape in stage.shapes:
-        laid = Pass(case, stage.phase, shape)
-        stage.lay(laid)
-        graphs.append(laid.graph())
-    return tuple(graphs)
-
-
-def stage_seconds(graphs: tuple[Graph, ...], machine: Machine) -> float:
-    """Mean seconds of a pass."""
-    return sum(max(pricing.run(graph, machine)[1]) for graph in graphs) / len(graphs)
+    policy = policy or system.choose(case)
+    job = system.job(case, policy)
+    seconds = phase_seconds(case, job)
+    return Outcome(system, case, policy, job, seconds["prefill"], seconds["decode"], system.memory(case, policy))
 
 
 def decoding(outcome: Outcome) -> Timeline:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from specsim.case import Case
 from specsim.cost.shapes import prefill_shape
@@ -10,7 +10,8 @@ from specsim.errors import InfeasibleError
 from specsim.memory import workspaces
 from specsim.systems.layers import Pass, cache_bytes
 from specsim.systems.prompts import longest
-from specsim.systems.system import Bytes, Job, Policy, Stage, System, decode
+from specsim.systems.simulate import phase_seconds
+from specsim.systems.system import Bytes, Job, Policy, Stage, decode
 from specsim.units import show
 
 
@@ -26,9 +27,9 @@ def plain_job(case: Case, policy: Policy, prefill: Callable[[Pass], None], step:
     return Job(stages, all_tokens, all_tokens)
 
 
-def simple_policy(case: Case, batch: int) -> Policy:
+def simple_policy(case: Case, batch: int, blocks: int = 1, **numbers: int) -> Policy:
     """`batch` sequences, padded to the longest that so many are expected to hold."""
-    return Policy(batch, longest(case.workload, batch))
+    return Policy(batch, longest(case.workload, batch * blocks), blocks, **numbers)
 
 
 def in_vram(case: Case, policy: Policy, resident: float, *, cache: bool = True) -> Bytes:
@@ -42,9 +43,22 @@ def in_vram(case: Case, policy: Policy, resident: float, *, cache: bool = True) 
     return {"vram": vram, "ram": case.target.weight_bytes + (0.0 if cache else kv)}
 
 
-def fits(case: Case, system: System, policy: Policy) -> bool:
-    budgets = case.machine.budgets()
-    return all(size <= budgets.get(memory, 0.0) for memory, size in system.memory(case, policy).items())
+def fastest(
+    case: Case,
+    job: Callable[[Case, Policy], Job],
+    memory: Callable[[Case, Policy], Bytes],
+    policies: Sequence[Policy],
+) -> Policy:
+    """The policy that reports most tokens per second of those that fit. Raises InfeasibleError where none does."""
+    budgets, requests = case.machine.budgets(), case.workload.requests
+    speeds: dict[Policy, float] = {}
+    for policy in policies:
+        if policy.batch * policy.blocks <= requests and not _excess(memory(case, policy), budgets):
+            asked = job(case, policy)
+            speeds[policy] = asked.useful / sum(phase_seconds(case, asked).values())
+    if not speeds:
+        raise InfeasibleError(f"none of {len(policies)} policies fits {case.machine.name}; give it more memory")
+    return max(speeds, key=lambda policy: speeds[policy])
 
 
 def largest(
@@ -53,16 +67,17 @@ def largest(
     """The policy of the largest batch that fits, up to all requests: what a user finds who raises it until memory runs
     out. Raises InfeasibleError, saying what is short, where one sequence does not fit."""
     budgets = case.machine.budgets()
-
-    def excess(batch: int) -> tuple[float, str]:
-        sizes = memory(case, make(case, batch))
-        return max((size - budgets.get(name, 0.0), name) for name, size in sizes.items())
-
-    missing, name = excess(1)
-    if missing > 0:
-        raise InfeasibleError(f"one sequence needs {show(missing, 'bytes')} more {name} than there is")
+    short = _excess(memory(case, make(case, 1)), budgets)
+    if short:
+        raise InfeasibleError(f"one sequence needs {short}")
     low, high = 1, case.workload.requests
     while low < high:  # the largest batch lies in low..high
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if excess(middle)[0] <= 0 else (low, middle - 1)
+        low, high = (low, middle - 1) if _excess(memory(case, make(case, middle)), budgets) else (middle, high)
     return make(case, low)
+
+
+def _excess(sizes: Bytes, budgets: Mapping[str, float]) -> str:
+    """The worst shortage in words, or "" if everything fits."""
+    missing, name = max((size - budgets.get(name, 0.0), name) for name, size in sizes.items())
+    return f"{show(missing, 'bytes')} more {name} than there is" if missing > 0 else ""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from specsim.systems import accelerate, deepspeed
+from specsim.systems import accelerate, deepspeed, fiddler, flexgen, specoffload
 from specsim.systems.system import System
 
-SYSTEMS: Final[dict[str, System]] = {module.SYSTEM.name: module.SYSTEM for module in (accelerate, deepspeed)}
+_MODULES: Final = (accelerate, deepspeed, flexgen, fiddler, specoffload)
+SYSTEMS: Final[dict[str, System]] = {module.SYSTEM.name: module.SYSTEM for module in _MODULES}

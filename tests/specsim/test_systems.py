@@ -9,10 +9,10 @@ from specsim.cost import timing
 from specsim.errors import InfeasibleError
 from specsim.systems import accelerate, deepspeed
 from specsim.systems.layers import layer_bytes
-from specsim.systems.outcome import Shares, busy, reaching, run, stage_graphs, stage_seconds, waits_for
-from specsim.systems.policies import fits
+from specsim.systems.outcome import Shares, busy, reaching, run, waits_for
 from specsim.systems.prompts import longest
-from specsim.systems.system import Policy
+from specsim.systems.simulate import pass_seconds, stage_graphs
+from specsim.systems.system import Policy, System
 from specsim.systems.table import SYSTEMS
 
 CASE = api.case(machine="env1", target="mixtral-8x7b", workload="humaneval")
@@ -38,20 +38,17 @@ def test_zero_inference_hides_computing_behind_copies() -> None:
 def test_throughput_is_tokens_over_prefill_and_decode() -> None:
     done = run(CASE, accelerate.SYSTEM, Policy(16, 400))
     prefill, decode = done.job.stages
-    parts = [s.times * stage_seconds(stage_graphs(CASE, s), CASE.machine) for s in (prefill, decode)]
+    parts = [s.times * pass_seconds(stage_graphs(CASE, s), CASE.machine) for s in (prefill, decode)]
     assert [done.prefill_s, done.decode_s] == pytest.approx(parts)
     assert done.counted_per_s == pytest.approx(16 * 32 / sum(parts))
 
 
 @pytest.mark.parametrize("system", SYSTEMS.values(), ids=lambda system: system.name)
-def test_what_a_system_chooses_fits(system: object) -> None:
-    assert isinstance(system, type(accelerate.SYSTEM))
-    case = (
-        CASE
-        if not system.drafts
-        else api.case(machine="env1", target="mixtral-8x7b", draft="mistral-7b", workload="humaneval", acceptance=0.7)
-    )
-    assert fits(case, system, system.choose(case))
+def test_what_a_system_chooses_fits(system: System) -> None:
+    draft = {"draft": "mistral-7b", "acceptance": 0.7} if system.drafts else {}
+    case = api.case(machine="env1", target="mixtral-8x7b", workload="humaneval", **draft)
+    sizes, budgets = system.memory(case, system.choose(case)), case.machine.budgets()
+    assert all(size <= budgets[memory] for memory, size in sizes.items())
 
 
 def test_what_fits_nowhere_is_infeasible() -> None:
