@@ -8,6 +8,11 @@ SpecOffload compares with (`benchmarks/baseline/mixtral_greedy.py`) keeps none t
 
 from __future__ import annotations
 
+from math import ceil
+
+import numpy as np
+from scipy.stats import binom
+
 from specsim.case import Case
 from specsim.partition import embedding_bytes, head_bytes
 from specsim.systems.layers import Pass, attention_bytes, ffn_bytes
@@ -19,19 +24,32 @@ GPU_COST = 70.0
 
 
 def lay(p: Pass) -> None:
-    """Tokens are spread evenly over experts, so all those of a layer go the same way."""
-    per_expert = p.shape.tokens * p.model.ffn.top_k / p.model.ffn.experts
-    on_cpu = CPU_COST_PER_TOKEN * per_expert < GPU_COST
+    """An expert's tokens are binomial over those of the pass: the fewest are computed on the CPU."""
+    on_cpu, on_gpu, busy = shares(p)
     done: tuple[int, ...] = ()
     for layer in p.layers:
         done = (p.attention(layer, after=[p.projections(layer, after=done)]),)
+        if on_gpu:
+            load = p.load(layer, on_gpu * ffn_bytes(p.model), pinned=False, after=done)
+            done = (p.ffn(layer, share=1 - busy, after=[load]),)
         if on_cpu:
-            down = p.copy(layer, "act_out", "d2h", p.hidden_bytes, after=done)
-            done = (p.copy(layer, "act_in", "h2d", p.hidden_bytes, after=[p.ffn(layer, "cpu", after=[down])]),)
-        else:
-            load = p.load(layer, p.touched * ffn_bytes(p.model), pinned=False, after=done)
-            done = (p.ffn(layer, after=[load]),)
+            down = p.copy(layer, "act_out", "d2h", busy * p.hidden_bytes, after=done)
+            done = (
+                p.copy(
+                    layer, "act_in", "h2d", busy * p.hidden_bytes, after=[p.ffn(layer, "cpu", share=busy, after=[down])]
+                ),
+            )
     p.head(after=done)
+
+
+def shares(p: Pass) -> tuple[float, float, float]:
+    """Shares of a layer's experts that the CPU and the GPU compute, and the CPU's share of the tokens."""
+    ffn, tokens = p.model.ffn, round(p.shape.tokens)
+    count = binom(tokens, ffn.top_k / ffn.experts)
+    most = min(tokens, ceil(GPU_COST / CPU_COST_PER_TOKEN) - 1)  # tokens of an expert that the CPU still computes
+    fewest = np.arange(1, most + 1)
+    cpu, nobody = float(count.pmf(fewest).sum()), float(count.pmf(0))
+    return cpu, 1.0 - cpu - nobody, float((fewest * count.pmf(fewest)).sum() / count.mean())
 
 
 def job(case: Case, policy: Policy) -> Job:

@@ -3,7 +3,8 @@
 Sheng et al. 2023 (arXiv 2303.06865, algorithm 1): the zig-zag schedule goes through all batches of a block before the
 next layer, loads the next layer meanwhile, and lets the CPU attend over caches in RAM. In its source
 (`flexllmgen/flex_llm_gen.py`) every (layer, batch) ends in a synchronisation, and the next layer is loaded while the
-first batch computes only; so the other batches' work is not hidden. Weights that fit stay in VRAM.
+first batch computes only, so the other batches' work is not hidden; caches are converted to fp32 each time they are
+attended over. Weights that fit stay in VRAM.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from specsim.partition import head_bytes
 from specsim.systems.layers import Pass, layer_bytes
 from specsim.systems.policies import fastest, in_vram, plain_job, simple_policy
 from specsim.systems.system import Bytes, Job, Policy, System
+
+#: bytes moved per byte of a cache that is converted to fp32 before the CPU attends: read, written twice as long, read
+UPCAST = 5.0
 
 
 def lay_prefill(p: Pass, blocks: int, share: float) -> None:
@@ -42,7 +46,7 @@ def _lay(p: Pass, blocks: int, share: float, *, prefill: bool) -> None:
                 stored = [p.copy(layer, "kv_out", "d2h", kv, after=[attended])]
             else:
                 down = p.copy(layer, "act_out", "d2h", p.qkv_bytes, after=[projected])
-                core = p.attention(layer, "cpu", after=[down])
+                core = p.attention(layer, "cpu", traffic=UPCAST, after=[down])
                 attended = p.copy(layer, "act_in", "h2d.act", p.hidden_bytes, after=[core])
                 stored = []
             synced = (p.ffn(layer, after=[attended]), *stored)

@@ -94,14 +94,13 @@ class Pass:
         work = self._work("proj", cost.projections(self.model, self.shape.tokens))
         return self._add(f"L{layer:02d}/proj", on, "attention", work, after)
 
-    def attention(self, layer: int, on: Side = "gpu", *, repeats: bool = False, after: Sequence[int] = ()) -> int:
-        """The attention core. `repeats`: the cache is first concatenated with what is new (read and written), then
-        written for every query head and read there, as `torch.cat` and `repeat_kv` of transformers do."""
+    def attention(self, layer: int, on: Side = "gpu", *, traffic: float = 1.0, after: Sequence[int] = ()) -> int:
+        """The attention core. `traffic`: bytes moved in memory per byte of the cache, more than 1 where it is copied
+        or converted before it is used."""
         core = cost.attention_core(self.model, self.shape)
-        if repeats:
-            kv = cost.kv_bytes(self.model, self.shape.cached + self.shape.tokens)
-            core = replace(core, bytes=core.bytes + kv * (1 + 2 * self.model.heads / self.model.kv_heads))
-        return self._add(f"L{layer:02d}/attn", on, "attention", self._work(("attn", repeats), core), after)
+        kv = cost.kv_bytes(self.model, self.shape.cached + self.shape.tokens)
+        work = self._work(("attn", traffic), replace(core, bytes=core.bytes + (traffic - 1.0) * kv))
+        return self._add(f"L{layer:02d}/attn", on, "attention", work, after)
 
     def ffn(self, layer: int, on: Side = "gpu", *, share: float = 1.0, after: Sequence[int] = ()) -> int:
         """`share` of the feed-forward network, for all rows."""
@@ -111,6 +110,10 @@ class Pass:
     def head(self, on: Side = "gpu", *, after: Sequence[int] = ()) -> int:
         """Logits of the rows that need them."""
         return self._add("head/head", on, "head", (cost.head(self.model, self.shape.head_rows),), after)
+
+    def shift(self, size: float, *, after: Sequence[int] = ()) -> int:
+        """Move `size` bytes of caches about in RAM."""
+        return self._add("head/shift", "cpu", "kv", (Work("gemm", bytes=size),), after)
 
     def draft(self, works: tuple[Work, ...], *, after: Sequence[int] = ()) -> int:
         """All drafting of a round, on the GPU beside the target's work."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from specsim.case import Case
 from specsim.hardware import Curve, Machine, Processor
+from specsim.schedule.graph import Graph
 from specsim.simulator import pricing
 from specsim.systems.simulate import phase_seconds, stage_graphs
 from specsim.systems.system import Bytes, Job, Policy, System
@@ -16,11 +17,12 @@ from specsim.timeline import Timeline, utilisation, waiting_on
 @dataclass(frozen=True, slots=True)
 class Shares:
     """Shares (0..1] of a machine's raw rates that a system reaches; None leaves what the machine says. `link`: its
-    copies, pinned or not; `gpu`, `cpu`: matrix products and attention there."""
+    copies, pinned or not; `gpu`, `cpu`: matrix products and attention there; `dram`: what the CPU reads and writes."""
 
     link: float | None = None
     gpu: float | None = None
     cpu: float | None = None
+    dram: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +57,33 @@ class Outcome:
         return self.decode_s / max(1, self.case.workload.output_tokens - 1)
 
 
+@dataclass(frozen=True, slots=True)
+class Laid:
+    """A job whose passes are laid, `graphs[stage][shape]`, but not yet timed."""
+
+    system: System
+    policy: Policy
+    job: Job
+    graphs: tuple[tuple[Graph, ...], ...]
+    peak_bytes: Bytes
+
+
 def run(case: Case, system: System, policy: Policy | None = None) -> Outcome:
     """One job of `system` under `policy`, or under the one that it chooses. Raises InfeasibleError where none fits."""
-    policy = policy or system.choose(case)
+    return timed(lay(case, system, policy or system.choose(case)), case)
+
+
+def lay(case: Case, system: System, policy: Policy) -> Laid:
+    """All that does not depend on how fast the machine is."""
     job = system.job(case, policy)
-    seconds = phase_seconds(case, job)
-    return Outcome(system, case, policy, job, seconds["prefill"], seconds["decode"], system.memory(case, policy))
+    graphs = tuple(stage_graphs(case, stage) for stage in job.stages)
+    return Laid(system, policy, job, graphs, system.memory(case, policy))
+
+
+def timed(laid: Laid, case: Case) -> Outcome:
+    """A laid job on the machine of `case`."""
+    seconds = phase_seconds(laid.job, laid.graphs, case.machine)
+    return Outcome(laid.system, case, laid.policy, laid.job, seconds["prefill"], seconds["decode"], laid.peak_bytes)
 
 
 def decoding(outcome: Outcome) -> Timeline:
@@ -87,8 +110,12 @@ def reaching(machine: Machine, shares: Shares) -> Machine:
     """`machine` with the efficiencies that `shares` gives in place of its own."""
     if shares.gpu is not None and machine.gpu is not None:
         machine = replace(machine, gpu=replace(machine.gpu, processor=_at(machine.gpu.processor, shares.gpu)))
+    processor = machine.host.processor
     if shares.cpu is not None:
-        machine = replace(machine, host=replace(machine.host, processor=_at(machine.host.processor, shares.cpu)))
+        processor = _at(processor, shares.cpu)
+    if shares.dram is not None:
+        processor = replace(processor, bandwidth_efficiency=shares.dram)
+    machine = replace(machine, host=replace(machine.host, processor=processor))
     if shares.link is not None and machine.link is not None:
         link = replace(machine.link, efficiency=shares.link, pageable_efficiency=shares.link)
         machine = replace(machine, link=link)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from specsim.case import Case
-from specsim.cost.shapes import prefill_shape
+from specsim.cost.shapes import PassShape, prefill_shape
 from specsim.errors import InfeasibleError
 from specsim.memory import workspaces
 from specsim.systems.layers import Pass, cache_bytes
 from specsim.systems.prompts import longest
-from specsim.systems.simulate import phase_seconds
+from specsim.systems.simulate import phase_seconds, stage_graphs
 from specsim.systems.system import Bytes, Job, Policy, Stage, decode
 from specsim.units import show
 
@@ -18,18 +18,24 @@ from specsim.units import show
 def plain_job(case: Case, policy: Policy, prefill: Callable[[Pass], None], step: Callable[[Pass], None]) -> Job:
     """One prefill sweep of the whole batch, which gives the first token; then a step for every further one."""
     tokens = case.workload.output_tokens
-    shape = prefill_shape([policy.padded] * policy.batch, case.target.sliding_window)
+    shape = padded_shape(policy.batch, policy.padded, case.target.sliding_window)
     stages = (
         Stage("prefill", 1.0, prefill, (shape,)),
         decode(case, tokens - 1.0, step, policy.batch, policy.padded + 1, policy.padded + tokens - 1),
     )
-    all_tokens = float(policy.batch * policy.blocks * tokens)
+    all_tokens = policy.batch * policy.blocks * tokens
     return Job(stages, all_tokens, all_tokens)
 
 
-def simple_policy(case: Case, batch: int, blocks: int = 1, **numbers: int) -> Policy:
+def padded_shape(rows: float, length: float, window: int | None) -> PassShape:
+    """Prefill of `rows` prompts, all padded to `length`."""
+    one = prefill_shape([length], window)
+    return PassShape(rows, rows * one.tokens, rows * one.attended, 0.0, rows)
+
+
+def simple_policy(case: Case, batch: float, blocks: int = 1) -> Policy:
     """`batch` sequences, padded to the longest that so many are expected to hold."""
-    return Policy(batch, longest(case.workload, batch * blocks), blocks, **numbers)
+    return Policy(batch, longest(case.workload, batch * blocks), blocks)
 
 
 def in_vram(case: Case, policy: Policy, resident: float, *, cache: bool = True) -> Bytes:
@@ -55,7 +61,8 @@ def fastest(
     for policy in policies:
         if policy.batch * policy.blocks <= requests and not _excess(memory(case, policy), budgets):
             asked = job(case, policy)
-            speeds[policy] = asked.useful / sum(phase_seconds(case, asked).values())
+            graphs = [stage_graphs(case, stage) for stage in asked.stages]
+            speeds[policy] = asked.useful / sum(phase_seconds(asked, graphs, case.machine).values())
     if not speeds:
         raise InfeasibleError(f"none of {len(policies)} policies fits {case.machine.name}; give it more memory")
     return max(speeds, key=lambda policy: speeds[policy])

@@ -10,7 +10,7 @@ from specsim.acceptance import Acceptance
 
 
 @lru_cache(maxsize=4096)
-def slowest_rounds(acceptance: Acceptance, gamma: int, rows: int, tokens: int) -> float:
+def slowest_rounds(acceptance: Acceptance, gamma: int, rows: float, tokens: int) -> float:
     """Expected rounds until each of `rows` independent sequences has gained `tokens` tokens.
 
     A round gains k + 1 tokens, k of `gamma` candidates being accepted. With F(r) the probability that r rounds suffice

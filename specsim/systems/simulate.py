@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from specsim.case import Case
 from specsim.hardware import Machine
 from specsim.schedule.graph import Graph
@@ -25,9 +27,9 @@ def pass_seconds(graphs: tuple[Graph, ...], machine: Machine) -> float:
     return sum(max(pricing.run(graph, machine)[1]) for graph in graphs) / len(graphs)
 
 
-def phase_seconds(case: Case, job: Job) -> dict[str, float]:
-    """Seconds that a job spends in "prefill" and in "decode"."""
+def phase_seconds(job: Job, graphs: Sequence[tuple[Graph, ...]], machine: Machine) -> dict[str, float]:
+    """Seconds that a job, whose stages are laid as `graphs`, spends in "prefill" and in "decode"."""
     seconds = {"prefill": 0.0, "decode": 0.0}
-    for stage in job.stages:
-        seconds[stage.phase] += stage.times * pass_seconds(stage_graphs(case, stage), case.machine)
+    for stage, passes in zip(job.stages, graphs, strict=True):
+        seconds[stage.phase] += stage.times * pass_seconds(passes, machine)
     return seconds

@@ -2,7 +2,8 @@
 
 Known from arXiv 2505.10259 and its source. In a verify pass (`modeling_mixtral.py`) attention runs on the CPU with its
 projections, over caches that are concatenated and repeated for every query head; all experts of the layer are copied
-meanwhile, half of them from pageable memory, and computed when both are done. Prefill takes `prefill_batch` prompts per
+meanwhile, half of them from pageable memory, and computed when both are done. Then every cache is shifted to where its
+sequence's accepted tokens end. Prefill takes `prefill_batch` prompts per
 sweep and hides no copy. The draft (`candidate_generator.py`) keeps no cache: each round it reads the whole padded
 context again, `draft_batch` sequences at a time. A batch goes on until its slowest sequence has all its tokens, and
 `examples/run.py` counts what the others generate meanwhile.
@@ -16,17 +17,25 @@ from math import ceil
 from specsim.acceptance import expected_tokens
 from specsim.case import Case
 from specsim.cost import work as cost
-from specsim.cost.shapes import PassShape, decode_shape, prefill_shape
+from specsim.cost.shapes import decode_shape
 from specsim.cost.work import Work
 from specsim.memory import workspaces
 from specsim.partition import head_bytes, whole_bytes
 from specsim.systems.layers import Pass, cache_bytes, ffn_bytes, layer_bytes
-from specsim.systems.policies import fastest, in_vram, simple_policy
+from specsim.systems.policies import fastest, in_vram, padded_shape
+from specsim.systems.prompts import longest
 from specsim.systems.rounds import slowest_rounds
 from specsim.systems.system import NODES, Bytes, Job, Policy, Stage, System
 
 #: batches in flight
 BATCHES = 2
+#: bytes moved per byte of a cache that is shifted: two clones, each read and written
+SHIFT_TRAFFIC = 4.0
+
+
+def policy(case: Case, batch: float, *, prefill_batch: float, gamma: int, draft_batch: int) -> Policy:
+    """Both batches in flight are padded alike."""
+    return Policy(batch, longest(case.workload, BATCHES * batch), 1, prefill_batch, gamma, draft_batch)
 
 
 def lay_prefill(p: Pass) -> None:
@@ -43,14 +52,15 @@ def lay_prefill(p: Pass) -> None:
 def lay_slot(p: Pass, works: tuple[Work, ...]) -> None:
     """Verify one batch while the draft (`works`) proposes for the other; the slot ends with the later of the two."""
     p.draft(works)
+    traffic = 2.0 + 2.0 * p.model.heads / p.model.kv_heads  # concatenated, then repeated for every query head
     done: tuple[int, ...] = ()
     for layer in p.layers:
         load = p.load(layer, ffn_bytes(p.model), pinned=False, after=done)
-        attended = p.attention(layer, "cpu", repeats=True, after=[p.projections(layer, "cpu", after=done)])
+        attended = p.attention(layer, "cpu", traffic=traffic, after=[p.projections(layer, "cpu", after=done)])
         up = p.copy(layer, "act_in", "h2d.act", p.hidden_bytes, after=[attended])
         ffn = p.ffn(layer, after=[load, up])
         done = (p.copy(layer, "act_out", "d2h", p.hidden_bytes, after=[ffn]),)
-    p.head(after=done)
+    p.shift(SHIFT_TRAFFIC * p.model.layers * cost.kv_bytes(p.model, p.shape.cached), after=[p.head(after=done)])
 
 
 def draft_works(case: Case, policy: Policy, context: float) -> tuple[Work, ...]:
@@ -59,15 +69,10 @@ def draft_works(case: Case, policy: Policy, context: float) -> tuple[Work, ...]:
     groups = ceil(policy.batch / policy.draft_batch)
     rows = policy.batch / groups
     window = case.draft.sliding_window
-    shapes = [_context(rows, context, window)]
+    shapes = [padded_shape(rows, context, window)]
     shapes += [decode_shape(rows, 1, context + step, window) for step in range(1, policy.gamma)]
     works = [work for shape in shapes for work in cost.whole_pass(case.draft, shape)]
     return tuple(cost.repeat(work, groups) for work in works)
-
-
-def _context(rows: float, context: float, window: int | None) -> PassShape:
-    one = prefill_shape([context], window)
-    return PassShape(rows, rows * one.tokens, rows * one.attended, 0.0, rows)
 
 
 def job(case: Case, policy: Policy) -> Job:
@@ -90,7 +95,7 @@ def _sweeps(policy: Policy, window: int | None) -> list[Stage]:
     full, rest = divmod(policy.batch, policy.prefill_batch)
     counts = [(BATCHES * full, policy.prefill_batch), (BATCHES, rest)]
     return [
-        Stage("prefill", float(times), lay_prefill, (prefill_shape([policy.padded] * rows, window),))
+        Stage("prefill", times, lay_prefill, (padded_shape(rows, policy.padded, window),))
         for times, rows in counts
         if times and rows
     ]
@@ -119,7 +124,7 @@ def memory(case: Case, policy: Policy) -> Bytes:
 def choose(case: Case) -> Policy:
     """A grid like its planner's (`benchmarks/planner.py`), with our simulator in place of its constants."""
     policies = [
-        simple_policy(case, batch, prefill_batch=max(1, batch // 4), gamma=gamma, draft_batch=draft_batch)
+        policy(case, batch, prefill_batch=max(1, batch // 4), gamma=gamma, draft_batch=draft_batch)
         for batch in (8, 16, 32, 64, 128, 256, 320)
         for gamma in (2, 4, 6, 8)
         for draft_batch in (4, 8, 16)

@@ -21,14 +21,14 @@ NODES = (0.5 - 0.5 / 3**0.5, 0.5 + 0.5 / 3**0.5)
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A system's numbers. `batch` sequences pass together, `blocks` such batches run per job; all prompts are padded
-    to `padded` positions; `prefill_batch` sequences per prefill sweep (0: the batch); with a draft, `gamma` candidates
-    (a tree's depth) out of `width` per step, made for `draft_batch` sequences at a time."""
+    """A system's numbers. `batch` sequences pass together (a mean need not be whole), `blocks` such batches run per
+    job; all prompts are padded to `padded` positions; `prefill_batch` sequences per prefill sweep (0: the batch); with
+    a draft, `gamma` candidates (a tree's depth) out of `width` per step, for `draft_batch` sequences at a time."""
 
-    batch: int
+    batch: float
     padded: float
     blocks: int = 1
-    prefill_batch: int = 0
+    prefill_batch: float = 0
     gamma: int = 0
     draft_batch: int = 0
     width: int = 1
