@@ -25,8 +25,9 @@ LAYERS = (
     {"schedule", "strategies"},
     {"simulator", "timeline"},
     {"systems"},
-    {"planner", "published"},
+    {"planner"},
     {"report", "api"},
+    {"published"},
     {"cli"},
     {"__main__"},
 )
