@@ -70,6 +70,7 @@ COMMANDS: Final[Mapping[str, Lazy]] = {
     "simulate": Lazy("specsim.cli.simulate", "simulate", "Show the timeline of a plan."),
     "explain": Lazy("specsim.cli.explain", "explain", "Say what bounds a plan, and what would speed it up."),
     "run": Lazy("specsim.cli.run", "run", "Execute a plan with real weights."),
+    "published": Lazy("specsim.cli.published", "published", "Predict what published systems were measured at."),
     "list": Lazy("specsim.cli.listing", "listing", "List the GPUs, hosts, models, workloads that are known."),
     "profile": Lazy("specsim.cli.profile", "profile", "Measure this machine, to plan for it."),
     "profiles": Lazy("specsim.cli.profiles", "profiles", "Check profile files."),

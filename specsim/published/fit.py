@@ -71,7 +71,7 @@ def solve(fitted: Sequence[Cell], start: Values | None = None) -> tuple[dict[str
     bounds: Any = (np.log([p.low for p in free]), np.log([p.high for p in free]))
     scale = np.array([p.spread for p in free])
     found = least_squares(
-        residuals, first, jac=jacobian, bounds=bounds, x_scale=scale, xtol=1e-7, ftol=1e-9, args=(fitted, free)
+        residuals, first, jac=jacobian, bounds=bounds, x_scale=scale, xtol=1e-5, ftol=1e-6, args=(fitted, free)
     )
     spread = np.sqrt(np.diag(np.linalg.inv(found.jac.T @ found.jac)))
     names = [p.name for p in free]

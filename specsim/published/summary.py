@@ -93,12 +93,11 @@ def _summary(group: str, table: Sequence[Row]) -> Summary:
 
 def speedups(table: Sequence[Row]) -> list[tuple[str, float, float]]:
     """(model, published, predicted) mean speed-up of SpecOffload over FlexGen over the workloads."""
-    found = []
     compared = {(r.cell.model, r.cell.workload, r.cell.system): r for r in table if r.published is not None}
+    found = []
     for model in dict.fromkeys(model for model, _, _ in compared):
-        pairs = [
-            (r, compared[m, w, "flexgen"]) for (m, w, s), r in compared.items() if m == model and s == "specoffload"
-        ]
+        works = [work for m, work, system in compared if (m, system) == (model, "specoffload")]
+        pairs = [(compared[model, work, "specoffload"], compared[model, work, "flexgen"]) for work in works]
         published = float(np.mean([ours.cell.tokens_per_s / theirs.cell.tokens_per_s for ours, theirs in pairs]))
         found.append((model, published, float(np.mean([ours.counted / theirs.counted for ours, theirs in pairs]))))
     return found
@@ -106,14 +105,11 @@ def speedups(table: Sequence[Row]) -> list[tuple[str, float, float]]:
 
 def utilisation(values: Values, model: str = "mixtral-8x7b") -> list[tuple[str, float, float]]:
     """(system, reported, predicted) busy share of the GPU in decode, the mean over the workloads."""
-    return [
-        (
-            name,
-            reported,
-            float(np.mean([busy(predict(c, values))["gpu"] for c in cells() if (c.system, c.model) == (name, model)])),
-        )
-        for name, reported in UTILISATION.items()
-    ]
+    found = []
+    for name, reported in UTILISATION.items():
+        mine = [cell for cell in cells() if (cell.system, cell.model) == (name, model)]
+        found.append((name, reported, float(np.mean([busy(predict(cell, values))["gpu"] for cell in mine]))))
+    return found
 
 
 def shrinking(values: Values, workload: str = "humaneval") -> list[tuple[str, float, float, float, float]]:
@@ -122,11 +118,7 @@ def shrinking(values: Values, workload: str = "humaneval") -> list[tuple[str, fl
     for model, large, small, reported in SHRINKING:
         cell = next(c for c in cells() if (c.system, c.model, c.workload) == ("flexgen", model, workload))
         at = predict(cell, values)
-        speeds = [
-            run(
-                at.case.on(replace(at.case.machine, vram_budget_bytes=gb * 1e9)), flexgen.SYSTEM, at.policy
-            ).counted_per_s
-            for gb in (large, small)
-        ]
-        found.append((model, large, small, reported, speeds[0] / speeds[1] - 1.0))
+        machines = [replace(at.case.machine, vram_budget_bytes=gb * 1e9) for gb in (large, small)]
+        fast, slow = (run(at.case.on(machine), flexgen.SYSTEM, at.policy).counted_per_s for machine in machines)
+        found.append((model, large, small, reported, fast / slow - 1.0))
     return found

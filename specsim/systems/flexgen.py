@@ -15,7 +15,7 @@ from specsim.case import Case
 from specsim.cost import work as cost
 from specsim.partition import head_bytes
 from specsim.systems.layers import Pass, layer_bytes
-from specsim.systems.policies import fastest, in_vram, plain_job, simple_policy
+from specsim.systems.policies import fastest, in_vram, plain_job, resident, simple_policy
 from specsim.systems.system import Bytes, Job, Policy, System
 
 #: bytes moved per byte of a cache that is converted to fp32 before the CPU attends: read, written twice as long, read
@@ -56,24 +56,18 @@ def _lay(p: Pass, blocks: int, share: float, *, prefill: bool) -> None:
         done = (p.head(after=done),)
 
 
-def resident(case: Case, policy: Policy) -> float:
-    """Share of the weights for which VRAM has room beside the buffers and activations."""
-    room = case.machine.vram_budget_bytes - in_vram(case, policy, _buffers(case), cache=False)["vram"]
-    return min(1.0, max(0.0, room / case.target.weight_bytes))
-
-
 def _buffers(case: Case) -> float:
     return layer_bytes(case.target) + head_bytes(case.target)
 
 
 def job(case: Case, policy: Policy) -> Job:
-    share = resident(case, policy)
+    share = resident(case, policy, _buffers(case))
     prefill, step = (partial(lay, blocks=policy.blocks, share=share) for lay in (lay_prefill, lay_step))
     return plain_job(case, policy, prefill, step)
 
 
 def memory(case: Case, policy: Policy) -> Bytes:
-    share = resident(case, policy)
+    share = resident(case, policy, _buffers(case))
     return in_vram(case, policy, share * case.target.weight_bytes + _buffers(case), cache=False)
 
 

@@ -49,6 +49,12 @@ def in_vram(case: Case, policy: Policy, resident: float, *, cache: bool = True) 
     return {"vram": vram, "ram": case.target.weight_bytes + (0.0 if cache else kv)}
 
 
+def resident(case: Case, policy: Policy, buffers: float, *, cache: bool = False) -> float:
+    """Share of the weights for which VRAM has room beside `buffers`, activations and, if `cache`, the cache."""
+    room = case.machine.vram_budget_bytes - in_vram(case, policy, buffers, cache=cache)["vram"]
+    return min(1.0, max(0.0, room / case.target.weight_bytes))
+
+
 def fastest(
     case: Case,
     job: Callable[[Case, Policy], Job],

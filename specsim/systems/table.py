@@ -4,8 +4,29 @@ from __future__ import annotations
 
 from typing import Final
 
-from specsim.systems import accelerate, deepspeed, fiddler, flexgen, specoffload
+from specsim.systems import (
+    accelerate,
+    deepspeed,
+    fiddler,
+    flexgen,
+    llama_cpp,
+    moe_lightning,
+    specexec,
+    specoffload,
+    vllm,
+)
 from specsim.systems.system import System
 
-_MODULES: Final = (accelerate, deepspeed, flexgen, fiddler, specoffload)
-SYSTEMS: Final[dict[str, System]] = {module.SYSTEM.name: module.SYSTEM for module in _MODULES}
+_ALL: Final = (
+    accelerate.SYSTEM,
+    deepspeed.SYSTEM,
+    flexgen.SYSTEM,
+    fiddler.SYSTEM,
+    specoffload.SYSTEM,
+    moe_lightning.SYSTEM,
+    llama_cpp.SYSTEM,
+    llama_cpp.DRAFTED,
+    vllm.SYSTEM,
+    specexec.SYSTEM,
+)
+SYSTEMS: Final[dict[str, System]] = {system.name: system for system in _ALL}
