@@ -37,15 +37,8 @@ def lay(p: Pass) -> None:
             done = (p.ffn(layer, share=1 - busy, after=[load]),)
         if on_cpu:
             down = p.copy(layer, "act_out", "d2h", busy * p.hidden_bytes, after=done)
-            done = (
-                p.copy(
-                    layer,
-                    "act_in",
-                    "h2d",
-                    busy * p.hidden_bytes,
-                    after=[p.ffn(layer, "cpu", share=busy * idle, after=[down])],
-                ),
-            )
+            computed = p.ffn(layer, "cpu", share=busy * idle, after=[down])
+            done = (p.copy(layer, "act_in", "h2d", busy * p.hidden_bytes, after=[computed]),)
     p.head(after=done)
 
 
