@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -23,7 +24,9 @@ from specsim.systems.rounds import slowest_rounds
 from specsim.systems.simulate import pass_seconds, stage_graphs
 from specsim.systems.system import Policy, System
 from specsim.systems.table import SYSTEMS
+from specsim.units import GiB
 from tests.conftest import ROOT
+from tests.specsim import plans
 
 CASE = api.case(machine="env1", target="mixtral-8x7b", workload="humaneval")
 DRAFTED = api.case(
@@ -134,6 +137,14 @@ def test_a_faster_link_never_makes_a_policy_slower(name: str) -> None:
     case, policy = chosen(name)
     faster = case.on(case.machine.scaled(link=2.0))
     assert run(faster, SYSTEMS[name], policy).seconds <= run(case, SYSTEMS[name], policy).seconds
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_systems_run_small_models_and_short_outputs_too(name: str) -> None:
+    """Where a batch of one or two tokens leaves most experts alone, and a round brings more tokens than are wanted."""
+    case = plans.case(vram=GiB)
+    case = replace(case, workload=replace(case.workload, requests=16))
+    assert run(case, SYSTEMS[name]).useful_per_s > 0
 
 
 def test_what_fits_nowhere_is_infeasible() -> None:
