@@ -23,6 +23,13 @@ SCATTER: Final = 0.06
 #: step in a logarithm for derivatives
 STEP: Final = 1e-4
 
+#: where the fit starts, beside the priors: on the side of the valley where SpecOffload waits for the CPU
+START: Final = {"cpu": 0.1}
+#: steps at most: past these a fit only crawls along the kinks that overlapping tasks have
+STEPS: Final = 40
+#: how far inside their bounds, as a factor
+INSIDE: Final = 1.001
+
 Vector = NDArray[np.float64]
 
 
@@ -64,33 +71,43 @@ def jacobian(x: Vector, fitted: Sequence[Cell], free: Sequence[Parameter]) -> Ve
     return np.column_stack(columns)
 
 
-def solve(fitted: Sequence[Cell], start: Values | None = None) -> tuple[dict[str, float], dict[str, float]]:
-    """Values that minimise the residuals, and the standard deviations of their logarithms, from the Jacobian there."""
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """Values that minimise the squares, and the standard deviations of their logarithms."""
+
+    values: dict[str, float]
+    deviations: dict[str, float]
+
+
+def solve(fitted: Sequence[Cell], start: Values) -> Solution:
+    """Least squares from `start`, and from the priors where that is silent; deviations from the Jacobian there."""
     free = parameters(fitted)
-    first = np.log([np.clip((start or {}).get(p.name, p.prior), p.low * 1.001, p.high * 0.999) for p in free])
+    first = np.log([np.clip(start.get(p.name, p.prior), p.low * INSIDE, p.high / INSIDE) for p in free])
     bounds: Any = (np.log([p.low for p in free]), np.log([p.high for p in free]))
-    scale = np.array([p.spread for p in free])
+    scale = [p.spread for p in free]
+    tolerances: Any = {"xtol": 1e-5, "ftol": 1e-6, "max_nfev": STEPS}
     found = least_squares(
-        residuals, first, jac=jacobian, bounds=bounds, x_scale=scale, xtol=1e-5, ftol=1e-6, args=(fitted, free)
+        residuals, first, jac=jacobian, bounds=bounds, x_scale=scale, args=(fitted, free), **tolerances
     )
     spread = np.sqrt(np.diag(np.linalg.inv(found.jac.T @ found.jac)))
     names = [p.name for p in free]
-    return dict(zip(names, map(float, np.exp(found.x)), strict=True)), dict(zip(names, map(float, spread), strict=True))
+    values = dict(zip(names, map(float, np.exp(found.x)), strict=True))
+    return Solution(values, dict(zip(names, map(float, spread), strict=True)))
 
 
 def fit(say: Callable[[str], None] = lambda _: None) -> Fit:
     """The whole calibration; takes minutes. `say` is told what is going on."""
     say("all workloads")
-    values, deviations = solve(cells())
+    best = solve(cells(), START)
     known = known_policies()
     left_out = {}
     for name in dict.fromkeys(cell.workload for cell in known):
         say(f"without {name}")
-        others, _ = solve([cell for cell in known if cell.workload != name], values)
+        others = solve([cell for cell in known if cell.workload != name], best.values).values
         others |= _means(others)
         errors = [abs(np.expm1(error(cell, _borrowed(others, cell)))) for cell in known if cell.workload == name]
         left_out[name] = float(np.median(errors))
-    return Fit(values, deviations, left_out)
+    return Fit(best.values, best.deviations, left_out)
 
 
 def _means(values: Values) -> dict[str, float]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from statistics import harmonic_mean
 from typing import Final
 
 from specsim.acceptance import Acceptance
@@ -49,7 +50,7 @@ def _of(cell: Cell) -> list[Parameter]:
     system, env, work = cell.system, cell.environment, cell.workload
     found = [
         Parameter("gpu", "share of the GPU's peak that large products reach", 0.70, 0.15, 0.4, 0.95),
-        Parameter(f"link/{system}/{env}", "share of the link's raw rate that its copies reach", 0.5, 0.5, 0.08, 0.9),
+        *_links(cell),
         Parameter(f"session/{env}/{work}", "speed of copies in these runs over other workloads'", 1.0, 0.2, 0.4, 2.0),
     ]
     if system in ON_CPU:
@@ -64,6 +65,14 @@ def _of(cell: Cell) -> list[Parameter]:
         found.append(Parameter(f"pieces/{cell.model}", why, 1.0, 0.2, 0.5, 2.0))
         found.append(_batch(cell))
     return found
+
+
+def _links(cell: Cell) -> list[Parameter]:
+    """Shares of the link's raw rate. SpecOffload copies half of its weights as Fiddler does, expert by expert from
+    pageable memory, and half as FlexGen does, from pinned."""
+    names = ("fiddler", "flexgen") if cell.system == "specoffload" else (cell.system,)
+    why = "share of the link's raw rate that its copies reach"
+    return [Parameter(f"link/{name}/{cell.environment}", why, 0.5, 0.5, 0.08, 0.9) for name in names]
 
 
 @lru_cache(maxsize=64)
@@ -81,7 +90,8 @@ def _batch(cell: Cell) -> Parameter:
 def predict(cell: Cell, values: Values, output_tokens: int = FITTED_TOKENS) -> Outcome:
     """The cell's run at the parameters `values`; one that they lack has its prior value."""
     at = {p.name.partition("/")[0]: values.get(p.name, p.prior) for p in _of(cell)}
-    link = min(MOST_OF_LINK, at["link"] * at["session"] * at.get("pieces", 1.0))
+    copies = harmonic_mean([values.get(p.name, p.prior) for p in _links(cell)])
+    link = min(MOST_OF_LINK, copies * at["session"] * at.get("pieces", 1.0))
     shares = Shares(link=link, gpu=at["gpu"], cpu=at.get("cpu"), dram=at.get("dram"))
     return _run(cell, output_tokens, shares, at.get("acceptance"), at.get("batch"))
 

@@ -28,7 +28,7 @@ _INK, _QUIET, _BAND = "#1a1a1a", "#666666", "#eeeeee"
 def draw(rows: Sequence[Row]) -> Figure:
     """One point per cell, on logarithmic axes of equal scale; the band is within 15 % of what was published."""
     models = list(dict.fromkeys((row.cell.model, row.cell.environment) for row in rows))
-    figure = Figure(figsize=(4.2 * len(models), 5.0), layout="constrained")
+    figure = Figure(figsize=(4.2 * len(models), 5.3), layout="constrained")
     for axes, (model, environment) in zip(figure.subplots(1, len(models), squeeze=False)[0], models, strict=True):
         _panel(axes, [row for row in rows if row.cell.model == model])
         note = ", batches fitted" if model == UNKNOWN_POLICIES else ""
@@ -42,7 +42,7 @@ def draw(rows: Sequence[Row]) -> Figure:
     title = f"Tokens per second of {whole.cells} published runs, and what their schedules predict"
     under = f"32 output tokens; median error {known.median_error:.1%} where policies are public; band: within 15 %"
     figure.suptitle(f"{title}\n", fontsize=13, x=0.01, ha="left", color=_INK)
-    figure.text(0.01, 0.925, under, fontsize=10, color=_QUIET)
+    figure.text(0.01, 0.93, under, fontsize=10, color=_QUIET)
     return figure
 
 

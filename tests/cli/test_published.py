@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 from click.testing import CliRunner, Result
 
 from specsim.cli.main import main
+from tests.conftest import ROOT
 
 
 def run(*words: str) -> Result:
@@ -44,6 +46,12 @@ def test_the_table_has_errors_winners_and_how_much_was_fitted(tmp_path: Path) ->
     ):
         assert words in done.stdout
     assert picture.stat().st_size > 10_000
+
+
+def test_the_page_shows_what_is_printed() -> None:
+    page = (ROOT / "docs" / "published.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```console\n(.*?)```", page, flags=re.DOTALL)
+    assert run().stdout.endswith(shown)
 
 
 def test_a_bad_length_is_one_line() -> None:

@@ -15,6 +15,7 @@ from specsim.case import Case
 from specsim.cost import timing
 from specsim.cost.shapes import decode_shape
 from specsim.errors import InfeasibleError
+from specsim.schedule.graph import parse
 from specsim.simulator import pricing
 from specsim.systems import accelerate, deepspeed, fiddler, flexgen, llama_cpp, specoffload
 from specsim.systems.layers import Pass, ffn_bytes, layer_bytes
@@ -130,6 +131,13 @@ def test_what_a_system_chooses_fits(name: str) -> None:
     case, policy = chosen(name)
     sizes, budgets = SYSTEMS[name].memory(case, policy), case.machine.budgets()
     assert all(size <= budgets[memory] for memory, size in sizes.items())
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_every_task_has_a_name_that_can_be_taken_apart(name: str) -> None:
+    case, policy = chosen(name)
+    laid = [graph for stage in SYSTEMS[name].job(case, policy).stages for graph in stage_graphs(case, stage)]
+    assert {parse(task.name).batch for graph in laid for task in graph.tasks} == {"A"}
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
