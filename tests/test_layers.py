@@ -24,9 +24,11 @@ LAYERS = (
     {"cost", "memory"},
     {"schedule", "strategies"},
     {"simulator", "timeline"},
+    {"systems"},
     {"planner"},
     {"validation"},
     {"report", "api"},
+    {"published"},
     {"cli"},
     {"__main__"},
 )

@@ -71,6 +71,7 @@ COMMANDS: Final[Mapping[str, Lazy]] = {
     "explain": Lazy("specsim.cli.explain", "explain", "Say what bounds a plan, and what would speed it up."),
     "run": Lazy("specsim.cli.run", "run", "Execute a plan with real weights."),
     "validate": Lazy("specsim.cli.validate", "validate", "Predict, measure, and say where the error lies."),
+    "published": Lazy("specsim.cli.published", "published", "Predict what published systems were measured at."),
     "list": Lazy("specsim.cli.listing", "listing", "List the GPUs, hosts, models, workloads that are known."),
     "profile": Lazy("specsim.cli.profile", "profile", "Measure this machine, to plan for it."),
     "profiles": Lazy("specsim.cli.profiles", "profiles", "Check profile files."),
