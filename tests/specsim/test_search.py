@@ -8,6 +8,7 @@ from specsim.case import Case
 from specsim.model import FeedForward
 from specsim.planner.candidates import Fixed, make
 from specsim.planner.evaluate import Evaluator
+from specsim.planner.options import draft_loads
 from specsim.planner.search import Search
 from specsim.units import GiB
 from specsim.workload import Workload
@@ -90,3 +91,14 @@ def test_prefill_sweeps_are_cut_where_that_leaves_room_for_weights() -> None:
     whole = Search(case, Fixed(prefill_batch=16)).run().found[0]
     assert best.decision.policy.prefill_batch < 16
     assert best.tokens_per_second > 1.01 * whole.tokens_per_second
+
+
+def test_loads_of_drafting_and_of_its_transition_are_kept_apart() -> None:
+    """With one batch of as many sequences as candidates, both are asked for by the same numbers."""
+    case = streaming()
+    candidate = make(case, "serial", 8, 8, 3, "all", Fixed())
+    evaluator = Evaluator(case)
+    for choice in evaluator.problem(candidate).drafts:
+        drafting = draft_loads(case, candidate.policy, choice.policy, evaluator.context)
+        assert choice.drafting == drafting
+        assert choice.transition != drafting
