@@ -100,7 +100,8 @@ class Evaluator:
         choices = attention_placements(self.case.machine, weight_homes(self.case, policy))
         wanted = {None: None, "gpu": ("gpu", "gpu"), "cpu": ("cpu", "gpu"), "cpu+projections": ("cpu", "cpu")}
         asked = wanted[self.fixed.attention]
-        return tuple(a for a in choices if asked is None or (a.processor, a.projections) == asked)
+        able = (a for a in choices if asked is None or (a.processor, a.projections) == asked)
+        return tuple(a for a in able if self.fixed.kv in (None, a.kv))
 
     def parts(self, policy: Policy) -> tuple[PartPlacement, ...]:
         choices = part_placements(self.case.machine, weight_homes(self.case, policy))
@@ -167,6 +168,7 @@ class Evaluator:
             weights.rounds,
             weights.prefills,
             THRIFT,
+            whole_layers=self.fixed.placement == "layers",
         )
 
     def place(self, candidate: Candidate) -> Placed | None:

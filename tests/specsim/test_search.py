@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from specsim import api
 from specsim.case import Case
+from specsim.decision import homes_of
 from specsim.model import FeedForward
 from specsim.planner.candidates import Fixed, make
 from specsim.planner.evaluate import Evaluator
@@ -48,6 +49,15 @@ def test_what_is_fixed_is_kept_in_every_plan() -> None:
         assert policy.draft is not None
         assert (policy.draft.kv, policy.draft.micro_batch) == ("ram", 2)
         assert {place.attention.processor for place in f.decision.layers} == {"cpu"}
+
+
+def test_caches_and_whole_layers_stay_where_they_are_fixed() -> None:
+    found = Search(streaming(draft=False), Fixed(kv="vram", placement="layers")).run().found
+    assert found
+    for f in found:
+        assert {place.attention.kv for place in f.decision.layers} == {"vram"}
+        assert {len(homes_of(place)) for place in f.decision.layers} == {1}
+    assert len({home for f in found for place in f.decision.layers for home in homes_of(place)}) > 1
 
 
 def test_speculative_plans_alone_can_be_asked_for() -> None:
