@@ -11,32 +11,16 @@ import click
 import msgspec
 
 from specsim import api, planfile
-from specsim.cli.options import format_option, quantity_option
+from specsim.cli.options import format_option
+from specsim.cli.question import question, question_options
 from specsim.cli.status import status
 from specsim.errors import InputError
 from specsim.report.text import plan_text
 
 
 @click.command("plan")
-@click.option("--machine", help="A machine by profile name or file (see specsim list machines).")
-@click.option(
-    "--gpu", help="A GPU by profile name or file; its default host is taken unless --host is given. none: no GPU."
-)
-@click.option("--host", help="A host by profile name or file.")
-@click.option("--disk", help="A disk by profile name or file.")
-@quantity_option("--vram", "bytes", "VRAM that the plan may use, for example 22GiB.")
-@quantity_option("--ram", "bytes", "RAM that the plan may use; without a GPU, the fast memory's budget.")
-@quantity_option("--link", "bytes/s", "Rate of a large pinned copy over the link, for example 12GB/s.")
-@quantity_option("--disk-bandwidth", "bytes/s", "Rate of a sequential read, for example 3GB/s.")
-@click.option("--target", required=True, help="The big model: profile name, checkpoint directory or config.json.")
-@click.option("--draft", default="none", show_default=True, help="The small model, likewise; none, auto, or ngram.")
-@click.option("--workload", help="A workload by profile name or file.")
-@click.option("--prompt-tokens", type=click.IntRange(min=1), help="Tokens of every prompt.")
-@click.option("--output-tokens", type=click.IntRange(min=1), help="Tokens that every request wants.")
-@click.option("--requests", type=click.IntRange(min=1), help="Number of requests.")
-@click.option("--acceptance", help="Chance that a drafted token is accepted, or a pair profile.")
+@question_options
 @click.option("--strategy", default="auto", show_default=True, help="auto, serial, merged or interleaved.")
-@click.option("--dtype", help="bfloat16, float16 or float32 instead of the config's own.")
 @click.option(
     "--fix", "fixes", multiple=True, metavar="NAME=VALUE", help="Settle a policy field, e.g. gamma=6, batch=256."
 )
@@ -52,26 +36,9 @@ def plan(output: str | None, fmt: str, strategy: str, fixes: Sequence[str], **op
         raise InputError("cannot be written: its folder does not exist", where=output)
     if strategy != "auto" and fix.setdefault("strategy", strategy) != strategy:
         raise InputError(f"strategy is {strategy!r} and {fix['strategy']!r}", where="--strategy", hint="give one")
-    question = api.case(
-        target=options["target"],
-        draft=options["draft"],
-        workload=options["workload"],
-        machine=options["machine"],
-        acceptance=options["acceptance"],
-        dtype=options["dtype"],
-        prompt_tokens=options["prompt_tokens"],
-        output_tokens=options["output_tokens"],
-        requests=options["requests"],
-        gpu=options["gpu"],
-        host=options["host"],
-        disk=options["disk"],
-        vram=options["vram"],
-        ram=options["ram"],
-        link_bytes_per_s=options["link"],
-        disk_bytes_per_s=options["disk_bandwidth"],
-    )
+    asked = question(**options)
     with status("planning") as say:
-        found = api.plan(question, fix=fix, progress=say)
+        found = api.plan(asked, fix=fix, progress=say)
     if output is not None:
         planfile.write_plan(found, output)
     if fmt == "json":
