@@ -69,6 +69,7 @@ COMMANDS: Final[Mapping[str, Lazy]] = {
     "plan": Lazy("specsim.cli.plan", "plan", "Find the fastest lossless way to run a model on a machine."),
     "simulate": Lazy("specsim.cli.simulate", "simulate", "Show the timeline of a plan."),
     "explain": Lazy("specsim.cli.explain", "explain", "Say what bounds a plan, and what would speed it up."),
+    "ablation": Lazy("specsim.cli.ablation", "ablation", "Say what each decision of the planner is worth."),
     "run": Lazy("specsim.cli.run", "run", "Execute a plan with real weights."),
     "list": Lazy("specsim.cli.listing", "listing", "List the GPUs, hosts, models, workloads that are known."),
     "profile": Lazy("specsim.cli.profile", "profile", "Measure this machine, to plan for it."),
