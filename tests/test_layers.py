@@ -24,8 +24,10 @@ LAYERS = (
     {"cost", "memory"},
     {"schedule", "strategies"},
     {"simulator", "timeline"},
+    {"systems"},
     {"planner"},
     {"report", "api"},
+    {"published"},
     {"cli"},
     {"__main__"},
 )

@@ -71,6 +71,7 @@ COMMANDS: Final[Mapping[str, Lazy]] = {
     "explain": Lazy("specsim.cli.explain", "explain", "Say what bounds a plan, and what would speed it up."),
     "ablation": Lazy("specsim.cli.ablation", "ablation", "Say what each decision of the planner is worth."),
     "run": Lazy("specsim.cli.run", "run", "Execute a plan with real weights."),
+    "published": Lazy("specsim.cli.published", "published", "Predict what published systems were measured at."),
     "list": Lazy("specsim.cli.listing", "listing", "List the GPUs, hosts, models, workloads that are known."),
     "profile": Lazy("specsim.cli.profile", "profile", "Measure this machine, to plan for it."),
     "profiles": Lazy("specsim.cli.profiles", "profiles", "Check profile files."),

@@ -1,0 +1,1 @@
+"""What others measured, beside what their systems' schedules predict."""
