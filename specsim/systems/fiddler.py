@@ -48,8 +48,8 @@ def shares(p: Pass) -> tuple[float, float, float]:
     count = binom(tokens, ffn.top_k / ffn.experts)
     most = min(tokens, ceil(GPU_COST / CPU_COST_PER_TOKEN) - 1)  # tokens of an expert that the CPU still computes
     fewest = np.arange(1, most + 1)
-    cpu, nobody = float(count.pmf(fewest).sum()), float(count.pmf(0))
-    return cpu, 1.0 - cpu - nobody, float((fewest * count.pmf(fewest)).sum() / count.mean())
+    cpu, gpu = float(count.pmf(fewest).sum()), float(count.sf(most))
+    return cpu, gpu, min(1.0, float((fewest * count.pmf(fewest)).sum() / count.mean()))
 
 
 def job(case: Case, policy: Policy) -> Job:

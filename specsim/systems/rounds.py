@@ -27,7 +27,7 @@ def slowest_rounds(acceptance: Acceptance, gamma: int, rows: float, tokens: int)
     while short.sum() > 1e-12:
         expected += 1.0 - max(0.0, 1.0 - short.sum()) ** rows
         after = np.zeros(tokens)
-        for k, p in enumerate(gain):
+        for k, p in enumerate(gain[:tokens]):  # a round may bring more than is wanted
             after[k + 1 :] += p * short[: tokens - k - 1]
         short = after
     return float(expected)

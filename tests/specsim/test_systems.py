@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from specsim import api
@@ -14,6 +16,8 @@ from specsim.systems.prompts import longest
 from specsim.systems.simulate import pass_seconds, stage_graphs
 from specsim.systems.system import Policy, System
 from specsim.systems.table import SYSTEMS
+from specsim.units import GiB
+from tests.specsim import plans
 
 CASE = api.case(machine="env1", target="mixtral-8x7b", workload="humaneval")
 
@@ -69,3 +73,11 @@ def test_shares_replace_a_machine_s_own_efficiencies() -> None:
     assert timing.copy_rate(machine, "h2d", pinned=False) == 0.5 * CASE.machine.link.bytes_per_s  # type: ignore[union-attr]
     assert machine.processor("gpu").gemm_efficiency.at(100) == 0.4
     assert reaching(CASE.machine, Shares()) == CASE.machine
+
+
+@pytest.mark.parametrize("system", SYSTEMS.values(), ids=lambda system: system.name)
+def test_systems_run_small_models_and_short_outputs_too(system: System) -> None:
+    """Where a batch of one or two tokens leaves most experts alone, and a round brings more tokens than are wanted."""
+    case = plans.case(vram=GiB)
+    case = replace(case, workload=replace(case.workload, requests=16))
+    assert run(case, system).useful_per_s > 0
