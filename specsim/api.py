@@ -23,6 +23,7 @@ from specsim.model import DTYPE_BYTES, Model, read_config
 from specsim.planfile import read_plan, write_plan
 from specsim.planner.ablation import Ablation, ablate
 from specsim.planner.candidates import Fixed
+from specsim.planner.compare import Comparison, compare_all
 from specsim.planner.explain import Explanation, explain_plan
 from specsim.planner.plan import make_plan
 from specsim.planner.predict import mid_job_shape, round_timeline
@@ -34,7 +35,7 @@ from specsim.timeline import Timeline, utilisation
 from specsim.units import show
 from specsim.workload import Workload, prompt_lengths
 
-__all__ = ["Simulation", "ablation", "case", "explain", "plan", "read_plan", "simulate", "write_plan"]
+__all__ = ["Simulation", "ablation", "case", "compare", "explain", "plan", "read_plan", "simulate", "write_plan"]
 
 #: where nothing is known of a pair: a common figure of the literature for same-family drafts, announced as assumed
 ASSUMED_ACCEPTANCE: Final = 0.7
@@ -98,6 +99,11 @@ def explain(plan: Plan | str | Path, progress: Progress | None = None) -> Explan
 def ablation(question: Case | None = None, *, progress: Progress | None = None, **options: Any) -> Ablation:
     """What each decision of the planner is worth for a case, or for the `options` of `case`: see `Ablation`."""
     return ablate(question or case(**options), progress)
+
+
+def compare(question: Case | None = None, *, progress: Progress | None = None, **options: Any) -> Comparison:
+    """Every way to run a case, or the `options` of `case`, side by side: see `Comparison`."""
+    return compare_all(question or case(**options), progress)
 
 
 def case(

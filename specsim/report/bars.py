@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from textwrap import wrap
+from typing import Any, Final
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,7 +17,8 @@ from matplotlib.figure import Figure
 PALETTE: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
 
 _INK, _QUIET, _GRID = "#1a1a1a", "#666666", "#d8d8d8"
-_ROW, _TOP, _BOTTOM, _NAMES, _PANEL, _GAP = 0.30, 1.65, 0.25, 3.1, 1.9, 0.5  # inches
+_ROW, _LINE, _BOTTOM, _NAMES, _PANEL, _GAP = 0.30, 0.18, 0.25, 3.1, 1.9, 0.5  # inches
+_LETTERS = 13.0  # of the small print, in an inch
 _LEAST_WIDTH, _DPI = 9.0, 400 / 3
 
 
@@ -42,7 +44,9 @@ def bars(
     names = list(panels)
     panel = max(_PANEL, (_LEAST_WIDTH - _NAMES) / len(names) - _GAP)
     width = _NAMES + len(names) * (panel + _GAP)
-    height = _TOP + _ROW * len(labels) + _BOTTOM
+    below = wrap(subtitle, int(_LETTERS * width))
+    top = 0.65 + _LINE * (len(below) + max(name.count("\n") for name in names) + 1)
+    height = top + _ROW * len(labels) + _BOTTOM
     figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
     colours = dict(zip(dict.fromkeys(label.group for label in labels), PALETTE, strict=False))
     for i, name in enumerate(names):
@@ -55,7 +59,8 @@ def bars(
             axes.set_yticks(range(len(labels)), [label.name for label in labels], size=9.5)
             _groups(axes, labels, _NAMES / panel)
     figure.text(0.1 / width, 1 - 0.34 / height, title, size=14, weight="bold", color=_INK)
-    figure.text(0.1 / width, 1 - 0.60 / height, subtitle, size=9.5, color=_QUIET)
+    small: dict[str, Any] = {"size": 9.5, "color": _QUIET, "va": "top", "linespacing": 1.3}
+    figure.text(0.1 / width, 1 - 0.46 / height, "\n".join(below), **small)
     return figure
 
 

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from specsim.planner.ablation import MINUS, Ablation
+from specsim.planner.compare import Comparison
+from specsim.planner.reason import sentence
 from specsim.report.bars import Label, bars
 from specsim.timeline.gantt import save
 
-__all__ = ["ablations", "save"]
+__all__ = ["ablations", "comparison", "save"]
 
 
 def ablations(found: Sequence[Ablation]) -> Figure:
@@ -33,4 +35,20 @@ def ablations(found: Sequence[Ablation]) -> Figure:
         "and all others are made anew. Predicted.",
         write=lambda share: f"{share:.0%}" if share else "does not fit",
         whole=1.0,
+    )
+
+
+def comparison(found: Comparison) -> Figure:
+    """Useful tokens/s and seconds from token to token of every way, the fastest first."""
+    case, entries = found.case, found.entries
+    camps = {True: "specsim", False: "published"}
+    return bars(
+        [Label(camps[e.ours], f"{e.plan if e.ours else e.name}") for e in entries],
+        {
+            "useful tokens/s": [e.tokens_per_second for e in entries],
+            "seconds from a sequence's token to its next": [e.latency_s for e in entries],
+        },
+        title=f"{case.target.name} on {case.machine.name}, {case.workload.requests} x {case.workload.name}",
+        subtitle=f"Predicted. {sentence(found)}",
+        write=lambda value: f"{value:.3g}",
     )
