@@ -53,11 +53,9 @@ def _of(cell: Cell) -> list[Parameter]:
         Parameter(f"session/{env}/{work}", "speed of copies in these runs over other workloads'", 1.0, 0.2, 0.4, 2.0),
     ]
     if system in ON_CPU:
-        found.append(Parameter(f"cpu/{env}", "share of the CPU's peak that products reach", 0.5, 0.7, 0.03, 0.9))
+        found.append(Parameter("cpu", "share of the CPUs' bf16 peak that products reach", 0.5, 0.7, 0.03, 0.9))
     if system in ATTENDS_IN_RAM:
-        found.append(
-            Parameter(f"dram/{env}", "share of DRAM bandwidth that work on caches reaches", 0.5, 0.5, 0.05, 0.9)
-        )
+        found.append(Parameter("dram", "share of DRAM bandwidth that work on caches reaches", 0.5, 0.5, 0.05, 0.9))
     if system == "specoffload":
         scope = cell.model if cell.model == UNKNOWN_POLICIES else f"{cell.model}/{work}"
         found.append(Parameter(f"acceptance/{scope}", "chance that a candidate is accepted", 0.75, 0.15, 0.3, 0.97))

@@ -20,7 +20,7 @@ def lay(p: Pass) -> None:
     for layer in p.layers:
         if layer:
             done = (p.load(layer, layer_bytes(p.model), pinned=False, after=done),)
-        attended = p.attention(layer, after=[p.projections(layer, after=done)])
+        attended = p.attention(layer, traffic=p.repeated, after=[p.projections(layer, after=done)])
         done = (p.ffn(layer, after=[attended]),)
     p.head(after=[p.load_head(pinned=False, after=done)])
 

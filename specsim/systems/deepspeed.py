@@ -19,7 +19,7 @@ def lay(p: Pass) -> None:
     ends: list[int] = []
     for layer in p.layers:
         load = p.load(layer, layer_bytes(p.model), after=ends[-2:-1])
-        attended = p.attention(layer, after=[p.projections(layer, after=[load])])
+        attended = p.attention(layer, traffic=p.repeated, after=[p.projections(layer, after=[load])])
         ends.append(p.ffn(layer, after=[attended]))
     p.head(after=[p.load_head(), ends[-1]])
 

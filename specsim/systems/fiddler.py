@@ -21,24 +21,24 @@ from specsim.systems.system import Bytes, Job, Policy, System
 
 CPU_COST_PER_TOKEN = 7.0
 GPU_COST = 70.0
+#: CPU threads that it asks for, however many cores there are
+THREADS = 16
 
 
 def lay(p: Pass) -> None:
     """An expert's tokens are binomial over those of the pass: the fewest are computed on the CPU."""
     on_cpu, on_gpu, busy = shares(p)
+    idle = max(1.0, p.case.machine.host.cores / THREADS)  # so many times longer than on all cores
     done: tuple[int, ...] = ()
     for layer in p.layers:
-        done = (p.attention(layer, after=[p.projections(layer, after=done)]),)
+        done = (p.attention(layer, traffic=p.repeated, after=[p.projections(layer, after=done)]),)
         if on_gpu:
             load = p.load(layer, on_gpu * ffn_bytes(p.model), pinned=False, after=done)
             done = (p.ffn(layer, share=1 - busy, after=[load]),)
         if on_cpu:
             down = p.copy(layer, "act_out", "d2h", busy * p.hidden_bytes, after=done)
-            done = (
-                p.copy(
-                    layer, "act_in", "h2d", busy * p.hidden_bytes, after=[p.ffn(layer, "cpu", share=busy, after=[down])]
-                ),
-            )
+            computed = p.ffn(layer, "cpu", share=busy * idle, after=[down])
+            done = (p.copy(layer, "act_in", "h2d", busy * p.hidden_bytes, after=[computed]),)
     p.head(after=done)
 
 

@@ -62,6 +62,12 @@ class Pass:
         return self.shape.tokens * width * self.model.element_bytes
 
     @property
+    def repeated(self) -> float:
+        """Memory traffic per byte of a cache in transformers' attention: concatenated with what is new (read, written),
+        then repeated for every query head (`repeat_kv`: written, read)."""
+        return 2.0 + 2.0 * self.model.heads / self.model.kv_heads
+
+    @property
     def touched(self) -> float:
         """Share of a layer's experts that the pass asks for."""
         return cost.distinct_experts(self.model.ffn, self.shape.tokens) / self.model.ffn.experts

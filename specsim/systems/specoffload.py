@@ -21,7 +21,7 @@ from specsim.cost.shapes import decode_shape
 from specsim.cost.work import Work
 from specsim.memory import workspaces
 from specsim.partition import head_bytes, whole_bytes
-from specsim.systems.layers import Pass, cache_bytes, ffn_bytes, layer_bytes
+from specsim.systems.layers import Pass, attention_bytes, cache_bytes, ffn_bytes, layer_bytes
 from specsim.systems.policies import fastest, in_vram, padded_shape
 from specsim.systems.prompts import longest
 from specsim.systems.rounds import slowest_rounds
@@ -42,24 +42,32 @@ def lay_prefill(p: Pass) -> None:
     """Copy and compute in turn; the new cache goes to RAM before the next layer."""
     done: tuple[int, ...] = ()
     for layer in p.layers:
-        load = p.load(layer, layer_bytes(p.model), pinned=False, after=done)
-        attended = p.attention(layer, after=[p.projections(layer, after=[load])])
+        if not p.model.ffn.is_moe:
+            done = (p.load(layer, attention_bytes(p.model), pinned=False, after=done),)
+        attended = p.attention(layer, after=[p.projections(layer, after=done)])
         stored = p.copy(layer, "kv_out", "d2h", cost.kv_bytes(p.model, p.shape.tokens), pinned=False, after=[attended])
-        done = (p.ffn(layer, after=[stored]),)
+        done = (p.ffn(layer, after=[p.load(layer, ffn_bytes(p.model), pinned=False, after=[stored])]),)
     p.head(after=done)
 
 
 def lay_slot(p: Pass, works: tuple[Work, ...]) -> None:
-    """Verify one batch while the draft (`works`) proposes for the other; the slot ends with the later of the two."""
+    """Verify one batch while the draft (`works`) proposes for the other; the slot ends with the later of the two.
+
+    For dense targets, whose version is not public, projections are taken to run on the GPU, from weights that come
+    over the link before those of the FFN: on the CPU they would take longer than all of the published time.
+    """
     p.draft(works)
-    traffic = 2.0 + 2.0 * p.model.heads / p.model.kv_heads  # concatenated, then repeated for every query head
     done: tuple[int, ...] = ()
     for layer in p.layers:
+        if p.model.ffn.is_moe:
+            projected = p.projections(layer, "cpu", after=done)
+        else:
+            come = p.load(layer, attention_bytes(p.model), pinned=False, after=done)
+            projected = p.copy(layer, "act_out", "d2h", p.qkv_bytes, after=[p.projections(layer, after=[come])])
         load = p.load(layer, ffn_bytes(p.model), pinned=False, after=done)
-        attended = p.attention(layer, "cpu", traffic=traffic, after=[p.projections(layer, "cpu", after=done)])
+        attended = p.attention(layer, "cpu", traffic=p.repeated, after=[projected])
         up = p.copy(layer, "act_in", "h2d.act", p.hidden_bytes, after=[attended])
-        ffn = p.ffn(layer, after=[load, up])
-        done = (p.copy(layer, "act_out", "d2h", p.hidden_bytes, after=[ffn]),)
+        done = (p.ffn(layer, after=[load, up]),)
     p.shift(SHIFT_TRAFFIC * p.model.layers * cost.kv_bytes(p.model, p.shape.cached), after=[p.head(after=done)])
 
 
@@ -108,14 +116,15 @@ def _lay_draft(p: Pass) -> None:
 
 
 def memory(case: Case, policy: Policy) -> Bytes:
-    """The larger of prefill (a layer, a sweep) and decode (a layer's experts, the draft, a group's cache)."""
+    """The larger of prefill (a layer, a MoE's whole attention, a sweep) and decode (a layer, the draft, a group)."""
     assert case.draft is not None
-    prefill = in_vram(case, policy, layer_bytes(case.target) + head_bytes(case.target), cache=False)
+    attention = attention_bytes(case.target) * (case.target.layers if case.target.ffn.is_moe else 1)
+    prefill = in_vram(case, policy, attention + ffn_bytes(case.target) + head_bytes(case.target), cache=False)
     length = policy.padded + case.workload.output_tokens
     group = policy.draft_batch * length
     drafting = cache_bytes(case.draft, group) + sum(workspaces(case.draft, group, 1, policy.draft_batch).values())
     verify = sum(workspaces(case.target, policy.batch * (policy.gamma + 1), 1, policy.batch).values())
-    decode = ffn_bytes(case.target) + head_bytes(case.target) + whole_bytes(case.draft) + drafting + verify
+    decode = layer_bytes(case.target) + head_bytes(case.target) + whole_bytes(case.draft) + drafting + verify
     kv = cache_bytes(case.target, BATCHES * policy.batch * (length + policy.gamma))
     ram = case.target.weight_bytes + whole_bytes(case.draft) + kv
     return {"vram": max(prefill["vram"], decode), "ram": ram}
