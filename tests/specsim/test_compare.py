@@ -72,9 +72,9 @@ def why(*entries: Entry) -> str:
 
 def test_the_reason_is_what_the_loser_waits_for() -> None:
     assert why(FAST, SLOW) == (
-        "fast (many) wins, 5x slow: slow waits 100% of a pass for the link, 47.5 ms of it per useful token, fast 8.00 ms, "
-        "as a pass brings 100 useful tokens instead of 40 and a pass keeps it busy for 800 ms instead of 1.90 s; "
-        "the CPU is busy 78% of the time instead of 10%."
+        "fast (many) wins, 5x slow: slow waits 100% of a pass for the link, 47.5 ms of it per useful token, "
+        "fast 8.00 ms, as a pass brings 100 useful tokens instead of 40 and a pass keeps it busy for 800 ms "
+        "instead of 1.90 s; the CPU is busy 78% of the time instead of 10%."
     )
 
 
