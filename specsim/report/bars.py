@@ -38,11 +38,12 @@ def bars(
     subtitle: str,
     write: Callable[[float], str],
     whole: float | None = None,
+    narrow: bool = False,
 ) -> Figure:
-    """A bar per label in each panel, labelled by `write`; None where a panel has no such row. `whole` draws a line
-    there and gives all panels one scale; without it each has its own."""
+    """A bar per label in each panel, labelled by `write`; None where a panel has no such row. Every panel has its own
+    scale, and a line at `whole`. `narrow` panels are half as wide."""
     names = list(panels)
-    panel = max(_PANEL, (_LEAST_WIDTH - _NAMES) / len(names) - _GAP)
+    panel = max(_PANEL / 2 if narrow else _PANEL, (_LEAST_WIDTH - _NAMES) / len(names) - _GAP)
     width = _NAMES + len(names) * (panel + _GAP)
     below = wrap(subtitle, int(_LETTERS * width))
     top = 0.65 + _LINE * (len(below) + max(name.count("\n") for name in names) + 1)
