@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from specsim import machines, profiles
 from specsim.acceptance import Acceptance
@@ -21,6 +22,7 @@ from specsim.hardware import Machine
 from specsim.memory import peak_items, shortfall
 from specsim.model import DTYPE_BYTES, Model, read_config
 from specsim.planfile import read_plan, write_plan
+from specsim.planner.ablation import Ablation, ablate
 from specsim.planner.candidates import Fixed
 from specsim.planner.explain import Explanation, explain_plan
 from specsim.planner.plan import make_plan
@@ -33,7 +35,10 @@ from specsim.timeline import Timeline, utilisation
 from specsim.units import show
 from specsim.workload import Workload, prompt_lengths
 
-__all__ = ["Simulation", "case", "explain", "plan", "read_plan", "simulate", "write_plan"]
+if TYPE_CHECKING:
+    from specsim.planner.compare import Comparison
+
+__all__ = ["Simulation", "ablation", "case", "compare", "explain", "plan", "read_plan", "simulate", "write_plan"]
 
 #: where nothing is known of a pair: a common figure of the literature for same-family drafts, announced as assumed
 ASSUMED_ACCEPTANCE: Final = 0.7
@@ -92,6 +97,18 @@ def simulate(plan: Plan | str | Path) -> Simulation:
 def explain(plan: Plan | str | Path, progress: Progress | None = None) -> Explanation:
     """What bounds a plan, and what would make it faster: see `Explanation`."""
     return explain_plan(plan if isinstance(plan, Plan) else read_plan(plan), progress)
+
+
+def ablation(question: Case | None = None, *, progress: Progress | None = None, **options: Any) -> Ablation:
+    """What each decision of the planner is worth for a case, or for the `options` of `case`: see `Ablation`."""
+    return ablate(question or case(**options), progress)
+
+
+def compare(question: Case | None = None, *, progress: Progress | None = None, **options: Any) -> Comparison:
+    """Every way to run a case, or the `options` of `case`, side by side: see `Comparison`."""
+    comparing = import_module("specsim.planner.compare")  # only who compares waits for what published systems import
+    found: Comparison = comparing.compare_all(question or case(**options), progress)
+    return found
 
 
 def case(

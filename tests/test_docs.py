@@ -67,3 +67,19 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
     assert code
     for text in code:
         exec(compile(text, "README.md", "exec"), {})
+
+
+def test_the_comparison_that_is_shown_has_the_ways_that_are_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "compare.md").read_text(encoding="utf-8")
+    shown = re.findall(r"```console\n\$ (specsim compare.*?)\n(.*?)```", page, flags=re.DOTALL)
+    ((command, output),) = shown
+    assert ways(run(command)) == ways(output)
+    assert (tmp_path / "compare.png").stat().st_size > 10_000
+
+
+def ways(table: str) -> list[str]:
+    """The first column of a table, fastest way first."""
+    return [line.split()[0] for line in table.split("\n\n")[0].splitlines()[2:]]

@@ -69,6 +69,8 @@ COMMANDS: Final[Mapping[str, Lazy]] = {
     "plan": Lazy("specsim.cli.plan", "plan", "Find the fastest lossless way to run a model on a machine."),
     "simulate": Lazy("specsim.cli.simulate", "simulate", "Show the timeline of a plan."),
     "explain": Lazy("specsim.cli.explain", "explain", "Say what bounds a plan, and what would speed it up."),
+    "compare": Lazy("specsim.cli.compare", "compare", "Show every way to run a model side by side."),
+    "ablation": Lazy("specsim.cli.ablation", "ablation", "Say what each decision of the planner is worth."),
     "run": Lazy("specsim.cli.run", "run", "Execute a plan with real weights."),
     "validate": Lazy("specsim.cli.validate", "validate", "Predict, measure, and say where the error lies."),
     "published": Lazy("specsim.cli.published", "published", "Predict what published systems were measured at."),

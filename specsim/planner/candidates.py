@@ -40,6 +40,8 @@ PART_SHARE: Final = 1 / 64
 LEAST_PART_BYTES: Final = 64 * KiB
 #: routed fetching is looked at where it would spare at least this share of the experts
 ROUTED_SPARES: Final = 0.03
+#: values that can be fixed only where there is a GPU
+ON_GPU: Final = {"attention": ("gpu", "cpu"), "kv": ("vram",), "ffn": ("gpu",), "draft_kv": ("vram",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,9 @@ class Fixed:
     refill: bool | None = None
     prefill_batch: int | None = None
     attention: str | None = None  # gpu, cpu, cpu+projections
+    kv: str | None = None  # vram, ram: where every cache of the target lives
     ffn: str | None = None  # gpu, cpu: where all of it is computed
+    placement: str | None = None  # layers: each layer's weights in one memory
     draft_kv: str | None = None  # vram, ram, none
     draft_batch: int | None = None
 
@@ -80,15 +84,31 @@ class Fixed:
         _one_of("strategy", self.strategy, tuple(STRATEGIES))
         _one_of("expert_fetch", self.expert_fetch, ("all", "routed"))
         _one_of("attention", self.attention, ("gpu", "cpu", "cpu+projections"))
+        _one_of("kv", self.kv, ("vram", "ram"))
         _one_of("ffn", self.ffn, ("gpu", "cpu"))
+        _one_of("placement", self.placement, ("layers",))
         _one_of("draft_kv", self.draft_kv, ("vram", "ram", "none"))
         for name, least in (("gamma", 0), ("batch", 1), ("ring_slots", 0), ("prefill_batch", 1), ("draft_batch", 1)):
             number = getattr(self, name)
             if number is not None and (not isinstance(number, int) or number < least):
                 hint = f"give a whole number from {least}"
                 raise InputError(f"{name} is {number!r}", where=f"--fix {name}", hint=hint)
+        if self.kv == "vram" and (self.attention or "gpu") != "gpu":
+            what = f"attention {self.attention!r} meets no cache in VRAM"
+            raise InputError(what, where="--fix kv", hint="fix one of the two, or kv=ram")
         if (self.gamma or 0) > MOST_GAMMA:
             raise InputError(f"gamma is {self.gamma}", where="--fix gamma", hint=f"give at most {MOST_GAMMA}")
+
+
+def check(case: Case, fixed: Fixed) -> None:
+    """Raise InputError for what is fixed to something that the case does not have."""
+    if fixed.gamma and case.acceptance is None:
+        raise InputError(f"gamma {fixed.gamma} needs a draft", where="--fix gamma", hint="name a --draft")
+    if case.machine.gpu is None:
+        for name, needs in ON_GPU.items():
+            if getattr(fixed, name) in needs:
+                what = f"{name} {getattr(fixed, name)!r} needs a GPU, and {case.machine.name} has none"
+                raise InputError(what, where=f"--fix {name}", hint="leave it out")
 
 
 def candidates(case: Case, fixed: Fixed) -> Iterator[Candidate]:

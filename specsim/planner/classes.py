@@ -44,9 +44,18 @@ class LayerClass:
 
 
 def layer_classes(
-    size: int, attention: Sequence[AttentionPlacement], parts: Sequence[PartPlacement], kind: FeedForward
+    size: int,
+    attention: Sequence[AttentionPlacement],
+    parts: Sequence[PartPlacement],
+    kind: FeedForward,
+    *,
+    whole: bool = False,
 ) -> list[LayerClass]:
-    """All classes of layers with FFN `kind` of `size` parts."""
+    """All classes of layers with FFN `kind` of `size` parts. `whole`: those whose weights all have one home."""
+    if whole:
+        homes = dict.fromkeys(a.weights for a in attention)
+        at = {h: ([a for a in attention if a.weights == h], [p for p in parts if p.weights == h]) for h in homes}
+        return [k for cores, units in at.values() for k in layer_classes(size, cores, units, kind)]
     modes = dict.fromkeys((a.processor, a.projections, a.kv) for a in attention)
     processors = {part.processor for part in parts}
     counts = [size if "cpu" in processors else 0]

@@ -81,6 +81,7 @@ class Evaluator:
     fixed: Fixed = field(default_factory=Fixed)
     _loads: dict[Any, PassLoads] = field(default_factory=dict)
     _draft_loads: dict[Any, Loads] = field(default_factory=dict)
+    _transition_loads: dict[Any, Loads] = field(default_factory=dict)
 
     @cached_property
     def lengths(self) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -99,7 +100,8 @@ class Evaluator:
         choices = attention_placements(self.case.machine, weight_homes(self.case, policy))
         wanted = {None: None, "gpu": ("gpu", "gpu"), "cpu": ("cpu", "gpu"), "cpu+projections": ("cpu", "cpu")}
         asked = wanted[self.fixed.attention]
-        return tuple(a for a in choices if asked is None or (a.processor, a.projections) == asked)
+        able = (a for a in choices if asked is None or (a.processor, a.projections) == asked)
+        return tuple(a for a in able if self.fixed.kv in (None, a.kv))
 
     def parts(self, policy: Policy) -> tuple[PartPlacement, ...]:
         choices = part_placements(self.case.machine, weight_homes(self.case, policy))
@@ -166,6 +168,7 @@ class Evaluator:
             weights.rounds,
             weights.prefills,
             THRIFT,
+            whole_layers=self.fixed.placement == "layers",
         )
 
     def place(self, candidate: Candidate) -> Placed | None:
@@ -225,10 +228,10 @@ class Evaluator:
 
     def _transition(self, policy: Policy, draft: DraftPolicy) -> Loads:
         key = (policy.in_flight, policy.batch, draft)
-        if key not in self._draft_loads:
+        if key not in self._transition_loads:
             graph = lower_transition(self.case, policy.gamma, draft, self.lengths[: policy.in_flight].tolist())
-            self._draft_loads[key] = measure(graph, self.case.machine, waiting_loads=True)
-        return self._draft_loads[key]
+            self._transition_loads[key] = measure(graph, self.case.machine, waiting_loads=True)
+        return self._transition_loads[key]
 
     # step 3: the simulated job
 

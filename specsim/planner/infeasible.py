@@ -41,7 +41,8 @@ def _changes(case: Case, fixed: Fixed, missing: Mapping[tuple[str, str], float])
         fit = next((n for n in smaller if _fits(case, replace(fixed, batch=n))), None)
         if fit is not None:
             yield f"a batch of {fit}"
-    for name in ("ring_slots", "attention", "draft_kv", "draft_batch", "expert_fetch", "strategy"):
+    names = ("ring_slots", "attention", "kv", "placement", "draft_kv", "draft_batch", "expert_fetch", "strategy")
+    for name in names:
         if getattr(fixed, name) is not None and _fits(case, replace(fixed, **{name: None})):
             yield f"{name} left to the planner"
     if (

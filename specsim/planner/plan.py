@@ -11,9 +11,8 @@ from specsim import __version__
 from specsim.answer import Plan, Provenance, RunnerUp, SearchInfo, Upgrade
 from specsim.case import Case
 from specsim.decision import homes_of
-from specsim.errors import InputError
 from specsim.hardware import Machine
-from specsim.planner.candidates import Fixed
+from specsim.planner.candidates import Fixed, check
 from specsim.planner.evaluate import Evaluator
 from specsim.planner.infeasible import explain_infeasible
 from specsim.planner.predict import band, predict
@@ -43,13 +42,7 @@ def upgrades_of(machine: Machine) -> list[tuple[str, tuple[str, ...]]]:
 def make_plan(case: Case, fixed: Fixed | None = None, *, progress: Progress | None = None) -> Plan:
     """The best plan for `case` within what is `fixed`. Raises InfeasibleError where nothing fits."""
     fixed = fixed or Fixed()
-    if fixed.gamma and case.acceptance is None:
-        raise InputError(f"gamma {fixed.gamma} needs a draft", where="--fix gamma", hint="name a --draft")
-    if case.machine.gpu is None:
-        for name, needs in (("attention", ("gpu", "cpu")), ("ffn", ("gpu",)), ("draft_kv", ("vram",))):
-            if getattr(fixed, name) in needs:
-                what = f"{name} {getattr(fixed, name)!r} needs a GPU, and {case.machine.name} has none"
-                raise InputError(what, where=f"--fix {name}", hint="leave it out")
+    check(case, fixed)
     result = Search(case, fixed, progress).run()
     if not result.found:
         raise explain_infeasible(case, fixed)

@@ -38,6 +38,7 @@ class PlacementProblem:
     prefills: float
     thrift: float = 0.0  # what a second of load costs beside a second of time
     most_classes: int = 5
+    whole_layers: bool = False  # all weights of a layer in one memory
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,8 @@ class PlacementProgram:
         self.attention: dict[LayerClass, dict[AttentionPlacement, pulp.LpVariable]] = {}
         self.parts: dict[LayerClass, dict[PartPlacement, pulp.LpVariable]] = {}
         for kind, layers in self.kinds.items():
-            classes = layer_classes(self.units(kind).parts, problem.attention, problem.parts, kind)
+            choices = problem.attention, problem.parts
+            classes = layer_classes(self.units(kind).parts, *choices, kind, whole=problem.whole_layers)
             rows = {k: self._rows(k, problem.verify) for k in classes}
             classes = worthwhile(rows, self._shares(), problem.most_classes)
             for k in classes:

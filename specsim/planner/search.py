@@ -132,7 +132,9 @@ class Search:
     def _promise(self, candidate: Candidate) -> float:
         """Tokens per second that the candidate's placement promises; 0 where nothing fits or it is not worth a look."""
         if candidate not in self._placed:
-            best = max((self._tokens / p.seconds for p in self._placed.values() if p is not None), default=0.0)
+            # Of its own kind only: a climb must not end at a step that another kind beats, as higher ones may not.
+            kind = (p for c, p in self._placed.items() if (c.policy.gamma > 0) == (candidate.policy.gamma > 0))
+            best = max((self._tokens / p.seconds for p in kind if p is not None), default=0.0)
             if self._bounds.get(candidate, best) < TRUST * best or len(self._placed) >= self.placements:
                 return 0.0
         placed = self._place(candidate)

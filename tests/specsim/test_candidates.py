@@ -19,6 +19,11 @@ def policies(fixed: Fixed | None = None) -> list[Candidate]:
     return list(candidates(DRAFTED, fixed or Fixed()))
 
 
+def test_a_cache_in_vram_is_not_met_by_the_cpu() -> None:
+    with pytest.raises(InputError, match="attention 'cpu' meets no cache in VRAM"):
+        Fixed(kv="vram", attention="cpu")
+
+
 def test_every_strategy_is_looked_at_with_every_gamma_and_without_speculation() -> None:
     looked_at = {(c.strategy, c.policy.gamma) for c in policies()}
     assert looked_at == {(s, gamma) for s in ("serial", "merged", "interleaved") for gamma in (0, *GAMMAS)}

@@ -104,7 +104,9 @@ def test_a_draft_that_is_in_the_way_is_offered_to_go() -> None:
     assert specsim.plan(large.plain(), fix={"gamma": 0, "batch": 4, "strategy": "serial"})
 
 
-@pytest.mark.parametrize(("name", "value"), [("attention", "gpu"), ("ffn", "gpu"), ("draft_kv", "vram")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("attention", "gpu"), ("kv", "vram"), ("ffn", "gpu"), ("draft_kv", "vram")]
+)
 def test_what_needs_a_gpu_cannot_be_fixed_without_one(name: str, value: str) -> None:
     with pytest.raises(InputError) as caught:
         specsim.plan(plans.case(gpu=False), fix={name: value})

@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specsim.decision import BATCHES, AttentionPlacement, Decision, LayerPlacement, PartPlacement, StrategyName
+from specsim.decision import (
+    BATCHES,
+    AttentionPlacement,
+    Decision,
+    LayerPlacement,
+    PartPlacement,
+    StrategyName,
+    homes_of,
+)
 from specsim.memory import PINNABLE, peak_items, shortfall, totals
 from specsim.model import FeedForward
 from specsim.partition import PART_BYTES, layer_units
@@ -25,7 +33,8 @@ from specsim.units import MiB
 from tests.specsim import stories, worlds
 
 Layers = tuple[LayerPlacement, ...]
-Mode = tuple[str, str, str, int]  # attention's processor, that of its projections, its cache's home, parts on the CPU
+#: attention's processor, that of its projections, its cache's home, parts on the CPU, and of whole layers the home
+Mode = tuple[str, str, str, int, str | None]
 
 
 def layer_ways(problem: PlacementProblem) -> Iterator[LayerPlacement]:
@@ -34,40 +43,44 @@ def layer_ways(problem: PlacementProblem) -> Iterator[LayerPlacement]:
     kind = problem.case.target.ffn
     size = layer_units(problem.case.target, kind, problem.policy.part_bytes).parts
     for attention, parts in product(problem.attention, combinations_with_replacement(problem.parts, size)):
-        if kind.is_moe or len({part.processor for part in parts}) == 1:
-            yield LayerPlacement(attention, parts)
+        way = LayerPlacement(attention, parts)
+        together = kind.is_moe or len({part.processor for part in parts}) == 1
+        if together and (len(homes_of(way)) == 1 or not problem.whole_layers):
+            yield way
 
 
-def mode(place: LayerPlacement) -> Mode:
+def mode(problem: PlacementProblem, place: LayerPlacement) -> Mode:
     """Layers of one mode even out one another's loads."""
-    on_cpu = sum(part.processor == "cpu" for part in place.ffn)
-    return place.attention.processor, place.attention.projections, place.attention.kv, on_cpu
+    on_cpu, a = sum(part.processor == "cpu" for part in place.ffn), place.attention
+    return a.processor, a.projections, a.kv, on_cpu, a.weights if problem.whole_layers else None
 
 
 def layer_class(problem: PlacementProblem, of: LayerPlacement) -> LayerClass:
     """The class of all layers of the mode of `of`, with every choice of home."""
-    processor, projections, kv, on_cpu = mode(of)
+    processor, projections, kv, on_cpu, home = mode(problem, of)
     kind, size = problem.case.target.ffn, len(of.ffn)
-    cores = tuple(a for a in problem.attention if (a.processor, a.projections, a.kv) == (processor, projections, kv))
-    parts = tuple(p for p in problem.parts if (on_cpu > 0 if p.processor == "cpu" else on_cpu < size))
+    here = [a for a in problem.attention if home in (None, a.weights)]
+    cores = tuple(a for a in here if (a.processor, a.projections, a.kv) == (processor, projections, kv))
+    able = [p for p in problem.parts if home in (None, p.weights)]
+    parts = tuple(p for p in able if (on_cpu > 0 if p.processor == "cpu" else on_cpu < size))
     return LayerClass(kind, size, on_cpu, cores, parts)
 
 
 def all_rows(problem: PlacementProblem) -> dict[Mode, list[Row]]:
     """The rows of every mode."""
     return {
-        mode(way): class_rows(
+        mode(problem, way): class_rows(
             layer_class(problem, way), problem.verify, problem.attention, problem.parts, problem.policy.ring_slots
         )
-        for way in {mode(way): way for way in layer_ways(problem)}.values()
+        for way in {mode(problem, way): way for way in layer_ways(problem)}.values()
     }
 
 
 def pass_seconds(problem: PlacementProblem, layers: Layers, rows: dict[Mode, list[Row]]) -> float:
     """The sum over modes of the busiest row, and the embedding and the head."""
     total = max(problem.verify.base.pools.values())
-    for one in {mode(p) for p in layers}:
-        mine = [p for p in layers if mode(p) == one]
+    for one in {mode(problem, p) for p in layers}:
+        mine = [p for p in layers if mode(problem, p) == one]
         total += max(
             sum(row.layer + row.attention[p.attention] + sum(row.parts[part] for part in p.ffn) for p in mine)
             for row in rows[one]
@@ -142,7 +155,8 @@ def problems(draw: st.DrawFn) -> PlacementProblem:
     policy = msgspec.structs.replace(candidate.policy, part_bytes=PART_BYTES)  # few parts: brute force takes them all
     candidate = replace(candidate, policy=policy)
     problem = Evaluator(case).problem(candidate)
-    return replace(problem, drafts=problem.drafts[:2], most_classes=99, thrift=0.0)
+    whole = draw(st.booleans())
+    return replace(problem, drafts=problem.drafts[:2], most_classes=99, thrift=0.0, whole_layers=whole)
 
 
 @settings(max_examples=30)

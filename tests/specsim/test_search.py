@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from specsim import api
 from specsim.case import Case
+from specsim.decision import homes_of
 from specsim.model import FeedForward
 from specsim.planner.candidates import Fixed, make
 from specsim.planner.evaluate import Evaluator
+from specsim.planner.options import draft_loads
 from specsim.planner.search import Search
 from specsim.units import GiB
 from specsim.workload import Workload
@@ -46,6 +49,15 @@ def test_what_is_fixed_is_kept_in_every_plan() -> None:
         assert policy.draft is not None
         assert (policy.draft.kv, policy.draft.micro_batch) == ("ram", 2)
         assert {place.attention.processor for place in f.decision.layers} == {"cpu"}
+
+
+def test_caches_and_whole_layers_stay_where_they_are_fixed() -> None:
+    found = Search(streaming(draft=False), Fixed(kv="vram", placement="layers")).run().found
+    assert found
+    for f in found:
+        assert {place.attention.kv for place in f.decision.layers} == {"vram"}
+        assert {len(homes_of(place)) for place in f.decision.layers} == {1}
+    assert len({home for f in found for place in f.decision.layers for home in homes_of(place)}) > 1
 
 
 def test_speculative_plans_alone_can_be_asked_for() -> None:
@@ -90,3 +102,24 @@ def test_prefill_sweeps_are_cut_where_that_leaves_room_for_weights() -> None:
     whole = Search(case, Fixed(prefill_batch=16)).run().found[0]
     assert best.decision.policy.prefill_batch < 16
     assert best.tokens_per_second > 1.01 * whole.tokens_per_second
+
+
+def test_loads_of_drafting_and_of_its_transition_are_kept_apart() -> None:
+    """With one batch of as many sequences as candidates, both are asked for by the same numbers."""
+    case = streaming()
+    candidate = make(case, "serial", 8, 8, 3, "all", Fixed())
+    evaluator = Evaluator(case)
+    for choice in evaluator.problem(candidate).drafts:
+        drafting = draft_loads(case, candidate.policy, choice.policy, evaluator.context)
+        assert choice.drafting == drafting
+        assert choice.transition != drafting
+
+
+def test_a_climb_does_not_end_at_a_step_that_the_other_kind_of_plan_beats() -> None:
+    """At 8 sequences speculation promises twice as much, at 22 plain decoding is faster than all that speculates."""
+    case = api.case(
+        machine="desktop-cpu", ram=8 * GiB, target="llama-3.1-8b", draft="llama-3.2-1b", workload="chat", requests=64
+    )
+    serial = Fixed(strategy="serial")
+    both, plain = (Search(c, serial).run().found[0].tokens_per_second for c in (case, case.plain()))
+    assert both >= 0.99 * plain
