@@ -21,7 +21,9 @@ from specsim.units import UNITS, parse, show
 
 
 @click.command("profile")
-@click.option("--quick", is_flag=True, help="Some twenty seconds; without it the same probes take more samples, for a minute and a half.")
+@click.option(
+    "--quick", is_flag=True, help="Twenty seconds; without it a minute and a half, for more samples of the same."
+)
 @click.option(
     "--disk-path",
     type=click.Path(file_okay=False, exists=True, path_type=Path),
@@ -73,7 +75,7 @@ def _facts(machine: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, 
             for key, (value, label) in part["facts"].items():
                 dimension = FACTS[kind][key].dimension
                 if dimension in UNITS and dimension != "ratio":
-                    value = show(parse(value, dimension), dimension)
+                    value = show(parse(value, dimension, zero=True), dimension)
                 yield f"{kind}.{key}", text(value), part["sources"][label]
 
 

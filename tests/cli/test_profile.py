@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from specsim import machines
+from specsim.cli.profile import profile_text
 from tests.specsim.plans import call
 
 torch = pytest.importorskip("torch")
@@ -71,3 +72,10 @@ def test_without_torch_it_says_what_to_install(
     monkeypatch.setitem(sys.modules, "torch", None)
     line = "specsim: error: measuring needs torch; pip install 'specsim-offload[run]'\n"
     assert call(capsys, "profile", "--quick") == (2, "", line)
+
+
+def test_a_cost_of_nothing_is_shown_too() -> None:
+    source = {"kind": "measured", "n": 3, "spread": "1%"}
+    facts = {"overhead_head": ["0 ns", "m"], "bf16": ["1 TFLOP/s", "m"]}
+    machine = {"title": "m", "host": {"facts": facts, "sources": {"m": source}}}
+    assert "\nhost.overhead_head  0.00 ns " in profile_text(machine, [])
