@@ -105,7 +105,7 @@ def test_specoffload_counts_what_rows_generate_while_they_wait_for_the_slowest()
 def test_the_slowest_of_a_batch_is_what_drawing_lots_says() -> None:
     acceptance, rows, tokens = Acceptance.constant(0.7, "given", "test"), 32, 20
     rng = np.random.default_rng(1)
-    gains = sample_accepted(acceptance, 3, rng, 4000 * rows * tokens).reshape(4000, rows, tokens) + 1
+    gains = sample_accepted(acceptance, 3, rng, 4000 * rows, tokens).reshape(4000, rows, tokens) + 1
     needed = (np.cumsum(gains, axis=2) < tokens).sum(axis=2).max(axis=1) + 1
     error = needed.std() / 4000**0.5
     assert slowest_rounds(acceptance, 3, rows, tokens) == pytest.approx(needed.mean(), abs=4 * error)
