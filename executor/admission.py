@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import heapq
+import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from executor.architecture import Architecture
 from executor.decoder.cache import KvArena
@@ -28,7 +29,9 @@ class Admission:
     decode: Decode | None
     places: int = 0  # in either arena
     arena: KvArena | None = None
-    draft_arena: KvArena | None = None  # made only when the draft's prefill begins, as the target's needs the room
+    #: there from the draft's prefill until its last sequence leaves, as the target's prefills need the room
+    draft_arena: KvArena | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)  # guards it: drafts have threads of their own
 
     def expect(self, requests: Iterable[Request]) -> None:
         """Make room for any of these at a time that may be in flight. Raises InputError where a memory's budget has
@@ -56,17 +59,30 @@ class Admission:
         policy = self.decision.policy.draft
         if sequence.draft_cache is not None or self.draft is None or policy is None or policy.kv == "none":
             return
-        if self.draft_arena is None:
-            model = self.draft.model
-            self.ledger.take(policy.kv, "draft kv", self.places * model.layers * model.kv_bytes_per_token_layer)
-            home = self.devices.of("gpu") if policy.kv == "vram" else CPU
-            self.draft_arena = KvArena.empty(self.draft, self.places, home)
-        sequence.draft_cache = self.draft_arena.take(sequence.cache.capacity)
+        with self._lock:
+            if self.draft_arena is None:
+                self.ledger.take(policy.kv, "draft kv", self._draft_bytes)
+                home = self.devices.of("gpu") if policy.kv == "vram" else CPU
+                self.draft_arena = KvArena.empty(self.draft, self.places, home)
+            sequence.draft_cache = self.draft_arena.take(sequence.cache.capacity)
 
     def release(self, sequence: Sequence) -> None:
-        for cache in (sequence.cache, sequence.draft_cache):
-            if cache is not None:
-                cache.arena.give_back(cache)
+        sequence.cache.arena.give_back(sequence.cache)
+        policy = self.decision.policy.draft
+        if sequence.draft_cache is None or policy is None:
+            return
+        with self._lock:
+            arena = sequence.draft_cache.arena
+            arena.give_back(sequence.draft_cache)
+            if arena.unused:
+                self.draft_arena = None
+                self.ledger.give_back(policy.kv, "draft kv", self._draft_bytes)
+
+    @property
+    def _draft_bytes(self) -> int:
+        """Of the draft's arena."""
+        assert self.draft is not None
+        return self.places * self.draft.model.layers * self.draft.model.kv_bytes_per_token_layer
 
 
 def _capacity(request: Request) -> int:

@@ -58,6 +58,11 @@ class KvArena:
         shape = (2, model.kv_heads, places, model.head_dim)
         return cls([torch.empty(shape, dtype=arch.dtype, device=device) for device in each])
 
+    @property
+    def unused(self) -> bool:
+        """Whether all places are free."""
+        return sum(map(len, self._free)) == self.layers[0].shape[2]
+
     def take(self, capacity: int) -> SequenceCache:
         """A cache of `capacity` positions: in one run of places if there is one, else in several. Raises ValueError
         where so many are not free."""

@@ -20,6 +20,7 @@ from executor.decoder.cache import Segment, SequenceCache, alone
 from executor.decoder.numerics import EXACT, FAST
 from executor.decoder.resident import generate_greedy, load_resident
 from executor.floor import Floor
+from executor.memory import Ledger
 from executor.requests import Request
 from executor.sequence import Sequence
 from executor.speculation.sampling import Sampling, distribution, draw
@@ -261,6 +262,24 @@ def test_caches_of_requests_that_have_ended_are_let_go(pair: tuple[Checkpoint, C
         patch.setattr(Admission, "admit", count)
         runs.execute(made, target, requests, draft=draft)
     assert most == 2
+
+
+def test_a_wave_is_prefilled_without_the_drafts_caches_of_the_one_before(pair: tuple[Checkpoint, Checkpoint]) -> None:
+    target, draft = pair
+    held: list[int] = []
+    enter = Ledger.enter
+
+    def watch(ledger: Ledger, phase: str) -> None:
+        if phase == "prefill" and ledger.phase != phase:
+            held.append(ledger.items.get(("ram", "draft kv"), 0))
+        enter(ledger, phase)
+
+    requests = [Request(i, str(i), (7 + i, 8, 9), 4) for i in range(6)]
+    made = runs.plan(target.architecture.model, draft=draft.architecture.model, gamma=1, batch=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ledger, "enter", watch)
+        runs.execute(made, target, requests, draft=draft)
+    assert held == [0, 0, 0]
 
 
 # Caches
