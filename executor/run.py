@@ -10,7 +10,6 @@ import torch
 
 from executor.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from executor.checkpoint.read import Reader
-from executor.decoder.trials import try_products
 from executor.desk import Desk
 from executor.devices import Devices, devices_for, lanes_for, worker_for
 from executor.engine import Engine
@@ -19,7 +18,7 @@ from executor.links import Link, Pacer
 from executor.metrics import Metrics, Predicted
 from executor.options import RunOptions, RunResult
 from executor.outputs import OutputWriter
-from executor.process import check_room, keep_heap_small, peak_bytes, resident_bytes, trim_heap
+from executor.process import check_room, keep_heap_small, peak_bytes, resident_bytes
 from executor.progress import ProgressLine
 from executor.prompts import check_against_plan, read_prompts
 from executor.replay import predicted_timeline
@@ -64,9 +63,6 @@ def run(plan: Plan, options: RunOptions) -> RunResult:
         desk = Desk(writer, stack.enter_context(ProgressLine()), len(requests))
         engine = stack.enter_context(Engine(lanes_for(devices), worker_for(devices)))
         began = time.perf_counter()
-        if ways.numerics.exact and not devices.cuda:
-            try_products([target.architecture], [draft.architecture] if draft is not None else [])
-            trim_heap()  # before the stores take their memory
         with _one_thread():
             job = prepare(plan, target, draft, engine, devices, _link(machine, devices, options), reader, ways)
         load_s = time.perf_counter() - began

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 #: the library's blocks have a multiple of so many rows; others would be filled up
-ROWS: Final = 64
+_ROWS: Final = 64
 _OPS: Final = ("_reorder_linear_weight", "_linear_pointwise")
 #: what says whether the library has such kernels for a type on this processor
 _SUPPORTED: Final = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
@@ -42,14 +42,14 @@ Weight = Tensor | Packed
 def packable(weight: Tensor) -> bool:
     """Whether the library lays out such weights, in no more memory than they take as they are."""
     ask = _SUPPORTED.get(weight.dtype, "")
-    if weight.device.type != "cpu" or weight.shape[0] % ROWS:
+    if weight.device.type != "cpu" or weight.shape[0] % _ROWS:
         return False
     return all(hasattr(torch.ops.mkldnn, op) for op in (ask, *_OPS)) and getattr(torch.ops.mkldnn, ask)()
 
 
 def pack(weight: Tensor, block_rows: int | None = None) -> Packed:
-    """A packable weight [out, in] laid out, so many of its rows at a time, a multiple of `ROWS`."""
-    rows = weight.shape[0] if block_rows is None else block_rows
+    """A packable weight [out, in] laid out, about so many of its rows at a time."""
+    rows = weight.shape[0] if block_rows is None else max(_ROWS, block_rows // _ROWS * _ROWS)
     blocks = [torch.ops.mkldnn._reorder_linear_weight(some.contiguous()) for some in torch.split(weight, rows)]
     return Packed(tuple(blocks), rows, (weight.shape[0], weight.shape[1]), weight.dtype)
 

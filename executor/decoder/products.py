@@ -9,14 +9,13 @@ seen to give the same bits.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
 from typing import Final, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from executor.decoder.packed import ROWS, Packed, Weight, pack, packable, packed_product
+from executor.decoder.packed import Packed, Weight, pack, packable, packed_product
 
 #: types whose products one library computes, in an order that depends on shapes only. Float32's depends on where the
 #: matrices lie in memory too.
@@ -25,8 +24,8 @@ NARROW: Final = (torch.bfloat16, torch.float16)
 TILE: Final = 32
 #: rows of a product at most: more are not faster
 MOST_ROWS: Final = 512
-#: elements of a weight matrix that `invariant` takes at once: a trial makes up another of its size and `MOST_ROWS` rows
-#: in and out, 30 MB at most
+#: elements of a weight matrix that `invariant` takes at once: a trial makes up another of its size, and what it is
+#: compared with, 20 MB at most
 MOST_WEIGHTS: Final = 4 << 20
 #: up to so many rows the weights are the operand to repack where they have more rows than columns: a quarter less time
 #: than the other way at 2 to 8 rows of 3584 x 1024, and 30 to 60 % more where they have fewer
@@ -79,7 +78,7 @@ def invariant(x: Tensor, weight: Weight) -> Tensor:
     if isinstance(weight, Packed):
         if len(weight.blocks) > 1:
             return torch.cat([invariant(x, some) for some in weight.split()], dim=1)
-        agreed = _agreed(x, outputs, rows, "packed")
+        agreed = _agreeing(x.dtype, outputs, inputs, height(rows), "packed", torch.get_num_threads())
         if agreed is None:  # with another number of threads than when it was packed: still the same in every batch
             return torch.cat([packed_product(_filled(some, TILE), weight) for some in torch.split(x, TILE)])[:rows]
         return packed_product(_filled(x, agreed), weight)[:rows]
@@ -87,12 +86,13 @@ def invariant(x: Tensor, weight: Weight) -> Tensor:
         return torch.cat([invariant(x, some) for some in torch.split(weight, _block_rows(inputs))], dim=1)
     if not rows or not _repacked(x):
         return tiled(x, weight)
-    x = _filled(x, height(rows))
-    by_columns = not x.is_contiguous() and x.T.is_contiguous()
-    if by_columns and x.shape[0] in _agreeing(x.dtype, outputs, inputs, "columns", torch.get_num_threads()):
-        return product(x, weight)[:rows]
-    agreed = _agreed(x, outputs, rows, "rows")
-    return tiled(x[:rows], weight) if agreed is None else product(_filled(x.contiguous(), agreed), weight)[:rows]
+    if height(rows) > rows or not x.T.is_contiguous():
+        x = _filled(x, height(rows)).contiguous()
+    layout: Layout = "rows" if x.is_contiguous() else "columns"
+    agreed = _agreeing(x.dtype, outputs, inputs, x.shape[0], layout, torch.get_num_threads())
+    if agreed is None:
+        return tiled(x[:rows], weight)
+    return product(_filled(x, agreed), weight)[:rows]
 
 
 def pack_agreeing(weight: Weight) -> Weight:
@@ -100,25 +100,13 @@ def pack_agreeing(weight: Weight) -> Weight:
     be others."""
     if isinstance(weight, Packed) or not packable(weight):
         return weight
-    packed, threads = pack(weight, _block_rows(weight.shape[1], ROWS)), torch.get_num_threads()
-    agree = (MOST_ROWS in _agreeing(weight.dtype, *some.shape, "packed", threads) for some in packed.split())
-    return packed if all(agree) else weight
+    packed, threads = pack(weight, _block_rows(weight.shape[1])), torch.get_num_threads()
+    agree = (_agreeing(weight.dtype, *some.shape, MOST_ROWS, "packed", threads) for some in packed.split())
+    return weight if None in agree else packed
 
 
-def try_heights(dtype: torch.dtype, shapes: Iterable[tuple[int, int]], *, packed: bool = False) -> None:
-    """Find out now, with as many threads as this one computes with, what `invariant` will ask of weights of these
-    shapes [out, in]: 0.1 to 0.3 s for each of some million elements."""
-    layouts: tuple[Layout, ...] = ("packed",) if packed else ("rows", "columns")
-    for outputs, inputs in shapes if dtype in NARROW else ():
-        rows = _block_rows(inputs, ROWS if packed else 1)
-        for block in {min(rows, outputs), outputs % rows or min(rows, outputs)}:
-            for layout in layouts:
-                _agreeing(dtype, block, inputs, layout, torch.get_num_threads())
-
-
-def _block_rows(inputs: int, multiple: int = 1) -> int:
-    """Rows of a weight that are taken at once."""
-    return max(TILE, multiple, MOST_WEIGHTS // inputs // multiple * multiple)
+def _block_rows(inputs: int) -> int:
+    return max(TILE, MOST_WEIGHTS // inputs)
 
 
 def _repacked(x: Tensor) -> bool:
@@ -130,15 +118,18 @@ def _filled(x: Tensor, rows: int) -> Tensor:
     return x if x.shape[0] == rows else functional.pad(x, (0, 0, 0, rows - x.shape[0]))
 
 
-def _agreed(x: Tensor, outputs: int, rows: int, layout: Layout) -> int | None:
-    """The least height of `rows` or more at which products of x's kind are `tiled`; None if there is none."""
-    agreeing = _agreeing(x.dtype, outputs, x.shape[1], layout, torch.get_num_threads())
-    return next((some for some in agreeing if some >= rows), None)
+@functools.lru_cache(maxsize=4096)
+def _agreeing(dtype: torch.dtype, outputs: int, inputs: int, rows: int, layout: Layout, threads: int) -> int | None:
+    """The least height of `rows` or more, up to `MOST_ROWS`, at which `product` is `tiled`; None if there is none."""
+    while rows <= MOST_ROWS:
+        if _agrees(dtype, outputs, inputs, rows, layout):
+            return rows
+        rows, layout = height(rows + 1), "rows" if layout == "columns" else layout
+    return None
 
 
-@functools.lru_cache(maxsize=256)
-def _agreeing(dtype: torch.dtype, outputs: int, inputs: int, layout: Layout, threads: int) -> tuple[int, ...]:
-    """The heights, up to `MOST_ROWS`, at which `product` of rows in this layout gives each the same bits as `tiled`.
+def _agrees(dtype: torch.dtype, outputs: int, inputs: int, rows: int, layout: Layout) -> bool:
+    """Whether `product` of `rows` rows in this layout gives each the same bits as `tiled`.
 
     A trial decides it for all data: the library chooses blocks and order by shape, layout and threads alone, and the
     order shows. Each sum is of terms that cancel to exactly 0, so that what is left of it is the rounding of its
@@ -147,21 +138,13 @@ def _agreeing(dtype: torch.dtype, outputs: int, inputs: int, layout: Layout, thr
     generator = torch.Generator().manual_seed(0)
     half = inputs // 2
     if half == 0 or inputs % 2:
-        return ()
+        return False
     # Weights repeat with the opposite sign half a row on, rows with the same sign. Each weight row is the one before
     # it moved on by one. The terms are shuffled, so that no part of a sum is the mirror of another and cancels as well.
     turn = torch.randn(half, generator=generator).pow(3)
     turns = torch.cat((turn, -turn)).to(dtype).repeat(-(-(outputs + inputs) // inputs) + 1)
     shuffled = torch.randperm(inputs, generator=generator)
     weight = turns.as_strided((outputs, inputs), (1, 1)).index_select(1, shuffled)
-    x = torch.randn((MOST_ROWS, half), generator=generator).pow(3).to(dtype).repeat(1, 2).index_select(1, shuffled)
-    expected, laid = tiled(x, weight), pack(weight) if layout == "packed" else weight
-
-    def made(rows: int) -> Tensor:
-        return product(x[:rows].T.contiguous().T if layout == "columns" else x[:rows], laid)
-
-    return tuple(rows for rows in _heights() if torch.equal(made(rows), expected[:rows]))
-
-
-def _heights() -> list[int]:
-    return sorted({height(rows) for rows in range(1, MOST_ROWS + 1)})
+    x = torch.randn((rows, half), generator=generator).pow(3).to(dtype).repeat(1, 2).index_select(1, shuffled)
+    made = product(x.T.contiguous().T if layout == "columns" else x, pack(weight) if layout == "packed" else weight)
+    return torch.equal(made, tiled(x, weight))
