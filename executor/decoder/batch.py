@@ -25,8 +25,8 @@ from specsim.memory import GATHERED_ELEMENTS
 QUERY_TILE: Final = 16
 KV_BLOCK: Final = 64
 #: FAST gathers sequences of up to so many query tiles, and elements of K each; larger ones attend one by one, where
-#: they are. Decoding 16 sequences on two threads, gathering them was 0.9 to 1.3 times as fast up to 115,000 elements,
-#: without a trend, and 0.7 to 1.0 times beyond. A prompt's many rows leave no call to save.
+#: they are. The bound was found with a cache of its own for each sequence (16 of them, decoding on two threads:
+#: gathering was faster below it). A prompt's many rows leave no call to save.
 FAST_TILES: Final = 4
 FAST_GATHERED: Final = 50_000
 
@@ -86,7 +86,7 @@ class _Member:
 
 
 def _member(arch: Architecture, segment: Segment, cache: SequenceCache, window: int | None) -> _Member:
-    begin = oldest(segment.start, window) // KV_BLOCK * KV_BLOCK
+    begin = _oldest(segment.start, window) // KV_BLOCK * KV_BLOCK
     blocks = -(-(segment.end - begin) // KV_BLOCK)
     return _Member(segment, cache, -(-segment.count * _heads_per_kv(arch) // QUERY_TILE), begin, blocks)
 
@@ -131,10 +131,10 @@ def _group(arch: Architecture, members: list[_Member], window: int | None, devic
 def _seen(positions: Tensor, window: int | None) -> Iterator[slice]:
     """Of folded query rows [n, R], the blocks that each tile of them sees."""
     for tile in torch.split(positions, QUERY_TILE, dim=1):
-        yield slice(oldest(int(tile.min()), window) // KV_BLOCK, int(tile.max()) // KV_BLOCK + 1)
+        yield slice(_oldest(int(tile.min()), window) // KV_BLOCK, int(tile.max()) // KV_BLOCK + 1)
 
 
-def oldest(position: int, window: int | None) -> int:
+def _oldest(position: int, window: int | None) -> int:
     """The first position that a query at `position` sees."""
     return 0 if window is None else max(0, position - window + 1)
 
