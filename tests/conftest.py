@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from hypothesis import settings
 # Tests run side by side, and their models are tiny: threads of one test would only hold up those of the others.
 # Before torch is imported, and for the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What runs remember for the next one is that of these tests only, and goes with them.
+_REMEMBERED = tempfile.TemporaryDirectory(prefix="specsim-tests-")
+os.environ["SPECSIM_CACHE"] = _REMEMBERED.name
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,7 +36,7 @@ def fresh() -> Fresh:
         return subprocess.run(
             [sys.executable, *arguments],
             cwd=ROOT,
-            env=inherited | {"PYTHONPATH": str(ROOT)} | environment,
+            env=inherited | {"PYTHONPATH": str(ROOT), "SPECSIM_CACHE": _REMEMBERED.name} | environment,
             capture_output=True,
             text=True,
             check=False,

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from executor.decoder.packed import Packed, Weight, pack, packable, packed_product
+from executor.decoder.remembered import remembered
 
 #: types whose products one library computes, in an order that depends on shapes only. Float32's depends on where the
 #: matrices lie in memory too.
@@ -121,6 +122,11 @@ def _filled(x: Tensor, rows: int) -> Tensor:
 @functools.lru_cache(maxsize=4096)
 def _agreeing(dtype: torch.dtype, outputs: int, inputs: int, rows: int, layout: Layout, threads: int) -> int | None:
     """The least height of `rows` or more, up to `MOST_ROWS`, at which `product` is `tiled`; None if there is none."""
+    question = f"{str(dtype).removeprefix('torch.')} {outputs} by {inputs} {rows} {layout} {threads} threads"
+    return remembered(question, lambda: _tried(dtype, outputs, inputs, rows, layout))
+
+
+def _tried(dtype: torch.dtype, outputs: int, inputs: int, rows: int, layout: Layout) -> int | None:
     while rows <= MOST_ROWS:
         if _agrees(dtype, outputs, inputs, rows, layout):
             return rows

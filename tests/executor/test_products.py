@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -36,7 +38,9 @@ def test_a_product_gives_the_bits_of_its_tiles_however_many_rows_it_has(
         assert torch.equal(invariant(x[:rows].T.contiguous().T, w), expected[:rows])
 
 
-def test_a_product_that_adds_up_in_another_order_is_noticed_and_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_product_that_adds_up_in_another_order_is_noticed_and_not_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def halves(x: Tensor, weight: Tensor) -> Tensor:
         """As a library that deals a sum to two threads."""
         half = x.shape[1] // 2
@@ -47,9 +51,10 @@ def test_a_product_that_adds_up_in_another_order_is_noticed_and_not_used(monkeyp
     x, w = noise(16, 400).bfloat16(), noise(20, 400, seed=1).bfloat16()
     expected = invariant(x, w)
     monkeypatch.setattr(products, "product", halves)
+    monkeypatch.setenv("SPECSIM_CACHE", str(tmp_path))
     products._agreeing.cache_clear()
     try:
-        assert products._agreeing(x.dtype, 20, 400, 16, False, torch.get_num_threads()) is None
+        assert products._agreeing(x.dtype, 20, 400, 16, "rows", torch.get_num_threads()) is None
         assert torch.equal(invariant(x, w), expected)
     finally:
         products._agreeing.cache_clear()
@@ -83,7 +88,10 @@ def test_what_the_library_cannot_pack_or_only_with_filling_stays_as_it_is(monkey
     assert pack_agreeing(weight) is weight
 
 
-def test_weights_whose_packed_bits_would_be_others_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_whose_packed_bits_would_be_others_stay_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SPECSIM_CACHE", str(tmp_path))
     weight = noise(64, 96).bfloat16()
     monkeypatch.setattr(products, "packed_product", lambda x, w: x.float() @ weight.float().T)
     monkeypatch.setattr(products, "packable", lambda w: True)
