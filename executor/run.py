@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 
 import torch
 
@@ -25,6 +24,7 @@ from executor.replay import predicted_timeline
 from executor.requests import Request
 from executor.setup import NUMERICS, Ways, prepare
 from executor.speculation.sampling import Sampling
+from executor.threads import dismiss_team
 from executor.tokenizer import Tokenizer, load_tokenizer
 from specsim.answer import Plan
 from specsim.errors import InputError
@@ -63,8 +63,8 @@ def run(plan: Plan, options: RunOptions) -> RunResult:
         desk = Desk(writer, stack.enter_context(ProgressLine()), len(requests))
         engine = stack.enter_context(Engine(lanes_for(devices), worker_for(devices)))
         began = time.perf_counter()
-        with _one_thread():
-            job = prepare(plan, target, draft, engine, devices, _link(machine, devices, options), reader, ways)
+        job = prepare(plan, target, draft, engine, devices, _link(machine, devices, options), reader, ways)
+        dismiss_team()  # what prepared, and what this process computed before: the tasks have a team of their own
         load_s = time.perf_counter() - began
         try:
             job.run(requests, lambda: desk.tick(job))
@@ -81,18 +81,6 @@ def run(plan: Plan, options: RunOptions) -> RunResult:
     metrics.write(options.out)
     write_trace(options.out / "trace.json", {"predicted": predicted, "measured": measured.from_zero()})
     return RunResult(metrics, writer.path, tuple(desk.samples), tuple(job.waves))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let torch compute in the calling thread alone. Whoever computes on all cores gets a team of threads that lasts,
-    and a second team beside that of the tasks would keep either from spinning (see executor/__init__.py)."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
