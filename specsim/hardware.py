@@ -16,6 +16,8 @@ from typing import Final, Literal, get_args
 #: operations that are measured apart: the products around attention, its core, an expert or a dense FFN, logits
 Op = Literal["projections", "attention", "expert", "dense", "head"]
 OPS: Final[tuple[Op, ...]] = get_args(Op)
+#: the name of a GPU that is played by the CPU, and of its link
+EMULATED: Final = "emulated"
 CURVES: Final = ("fp32", "fp16", "packed", *OPS)
 
 
@@ -179,6 +181,14 @@ class Machine:
     def fast(self) -> str:
         """The memory beside the main processor: "vram" or "ram"."""
         return "vram" if self.gpu else "ram"
+
+    @property
+    def in_turn(self) -> frozenset[str]:
+        """Processors whose streams take turns, since one team of threads computes for all of them: a CPU without a GPU
+        beside it, and both where it plays the GPU. A real GPU runs its streams side by side."""
+        if self.gpu is None:
+            return frozenset({"cpu"})
+        return frozenset({"cpu", "gpu"}) if self.gpu.name == EMULATED else frozenset()
 
     def processor(self, name: str) -> Processor:
         """The processor called "gpu" or "cpu"."""

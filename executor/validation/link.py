@@ -16,7 +16,7 @@ from typing import Final
 import torch
 
 from executor.links import Link as Way
-from specsim.hardware import Link
+from specsim.hardware import EMULATED, Link
 
 SIZE: Final = 2 << 20  # bytes, about a part of the models that run here
 WEIGHTS, SLOTS = 128, 3  # of that size each: what is copied lies in no cache, where it goes may
@@ -26,7 +26,7 @@ PAUSE_S: Final = 5e-4  # between transfers, so that each is asked for by a threa
 
 def emulated_link(bytes_per_s: float) -> Link:
     """A link of that rate, or as fast as copies go here."""
-    return Link("emulated", "emulated link", min(bytes_per_s, _copy_rate()), 1.0, 1.0, 0.0)
+    return Link(EMULATED, "emulated link", min(bytes_per_s, _copy_rate()), 1.0, 1.0, 0.0)
 
 
 @cache

@@ -12,7 +12,7 @@ from typing import Final
 from executor.validation.link import emulated_link
 from specsim import machines
 from specsim.errors import InputError
-from specsim.hardware import Fact, Gpu, Machine
+from specsim.hardware import EMULATED, Fact, Gpu, Machine
 from specsim.validation.configurations import Setting
 
 GB: Final = 1e9
@@ -52,7 +52,7 @@ def machine_of(setting: Setting, measured: Machine, weight_bytes: float) -> Mach
         disk = replace(measured.disk, bytes_per_s=min(rate, measured.disk.rate()), efficiency=1.0)
         return replace(measured, disk=disk, ram_budget_bytes=fast)
     host = measured.host
-    gpu = Gpu("emulated", f"{host.title} as a GPU", fast, host.processor, "emulated", host.name, host.power_watts)
+    gpu = Gpu(EMULATED, f"{host.title} as a GPU", fast, host.processor, EMULATED, host.name, host.power_watts)
     return Machine(
         name=f"{measured.name}-emulated",
         host=measured.scaled(cpu=_SPENT).host,

@@ -8,6 +8,9 @@ that, `fair_rates` slows some of them, and the rates hold until the set of runni
 end together free their streams together, before any rate is computed anew; so the order in which ties are
 handled changes nothing.
 
+Streams may take turns instead: of those that have one worker, one at a time runs a task, to its end. A worker
+that is free takes the head that could start, that of the stream of its own name first, else the lowest index.
+
 How. A stream waits for one task at any time: the one it runs, or an unfinished dependency of its head. So
 an ending task needs no list of dependents: it wakes the few streams that wait for it. The next ending is a
 minimum over the streams. An end time is absolute and is touched only when its task's rate changes, so a
@@ -21,24 +24,29 @@ that share a full pool do at least one second of work per second between them, a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from specsim.errors import InputError
 
 Demand = tuple[tuple[str, float], ...]  # ((pool, share 0..1], ...)
 
 _IDLE = -1  # what a stream waits for when its queue is empty
+_TURN = -2  # and when its head could start, but for its worker
 _CAPACITY = 1.0 + 1e-9  # of a pool; shares that add up to 1 but for rounding slow nobody
 
 
 def run(
-    streams: Sequence[str], seconds: Sequence[float], deps: Sequence[Sequence[int]], demands: Sequence[Demand]
+    streams: Sequence[str],
+    seconds: Sequence[float],
+    deps: Sequence[Sequence[int]],
+    demands: Sequence[Demand],
+    workers: Mapping[str, str] | None = None,
 ) -> tuple[list[float], list[float]]:
-    """Start and end of every task, in seconds from 0; the four arguments have one entry per task.
+    """Start and end of every task, in seconds from 0; the first four arguments have one entry per task.
 
     `streams[i]` names the FIFO queue of task i, `seconds[i] >= 0` is its time alone, `deps[i]` are indices
-    below i of tasks that must have ended, `demands[i]` its shares of pools. Raises InputError naming the
-    task at fault.
+    below i of tasks that must have ended, `demands[i]` its shares of pools. `workers` names, for streams that
+    take turns, whom they share. Raises InputError naming the task at fault.
     """
     _check(streams, seconds, deps, demands)
     if not streams:
@@ -51,6 +59,11 @@ def run(
     kind_of = [kinds.setdefault(demand, len(kinds)) for demand in demands]
     queues = [iter(queue) for queue in tasks]
     numbers = range(len(queues))
+    worker_of = [(workers or {}).get(name, "") for name in stream_of]  # "": one of its own
+    first = [name == worker for name, worker in zip(stream_of, worker_of, strict=True)]
+    busy = {"": False}  # worker -> whether it runs a task
+    turns: list[int] = []  # streams whose heads wait for a worker only
+    ready: list[int] = []  # streams whose heads start now
 
     heads = [next(queue) for queue in queues]  # the task that each stream runs, or will run next
     waits = [_IDLE for _ in numbers]  # the task whose end each stream waits for
@@ -81,15 +94,28 @@ def run(
                     waits[stream] = dependency
                     break
             else:
-                waits[stream] = head
-                starts[head] = now
-                finish[stream] = now + seconds[head]
-                kind = kind_of[head]
-                if kind:
-                    running[stream] = kind
-                    changed = True
+                waits[stream] = _TURN
+                (turns if worker_of[stream] else ready).append(stream)
+        for stream in ready:
+            head = waits[stream] = heads[stream]
+            starts[head] = now
+            finish[stream] = now + seconds[head]
+            kind = kind_of[head]
+            if kind:
+                running[stream] = kind
+                changed = True
+        ready.clear()
         soonest = min(finish)
-        if changed and soonest > now:  # before time moves on, and once for everything that happened at `now`
+        # Before time moves on, and once for everything that happened at `now`: whose turn it is, and how fast all go.
+        if turns and soonest > now:
+            for stream in sorted(turns, key=lambda stream: (not first[stream], heads[stream])):
+                if not busy.get(worker_of[stream], False):
+                    busy[worker_of[stream]] = True
+                    turns.remove(stream)
+                    ready.append(stream)
+            if ready:
+                continue
+        if changed and soonest > now:
             changed = False
             state = tuple(running)
             new = shared.get(state)
@@ -110,6 +136,7 @@ def run(
         ended = heads[stream]
         ends[ended] = now
         finish[stream] = math.inf
+        busy[worker_of[stream]] = False
         if running[stream]:
             running[stream] = 0
             rates[stream] = 1.0

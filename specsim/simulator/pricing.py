@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+
 from specsim.cost import timing
 from specsim.hardware import Machine
 from specsim.schedule.graph import Graph
@@ -27,7 +29,13 @@ def price(graph: Graph, machine: Machine) -> tuple[list[float], list[timing.Dema
 def run(graph: Graph, machine: Machine) -> tuple[list[float], list[float]]:
     """Start and end of every task, in seconds from the start of the graph."""
     seconds, demands = price(graph, machine)
-    return engine.run([t.stream for t in graph.tasks], seconds, [t.deps for t in graph.tasks], demands)
+    streams = [t.stream for t in graph.tasks]
+    return engine.run(streams, seconds, [t.deps for t in graph.tasks], demands, workers(machine.in_turn, streams))
+
+
+def workers(in_turn: Collection[str], streams: Iterable[str]) -> dict[str, str]:
+    """What the event engine is told of streams that take turns: whose they are, and so that the target's go first."""
+    return {stream: of for stream in dict.fromkeys(streams) if (of := timing.resource(stream)) in in_turn}
 
 
 def simulate(graph: Graph, machine: Machine) -> Timeline:

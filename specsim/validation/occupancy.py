@@ -1,8 +1,8 @@
 """How long each task had its resource: the quantity in which a prediction and a measurement can be compared.
 
-Streams of one resource share it, and how differs: the simulator runs `cpu` and `cpu.draft` side by side, each at half
-speed, the executor lets them take turns. Wherever k streams of a resource run at once, each is given 1 / k of that
-time. The sum over a resource's tasks is then the time that it was busy, on both sides.
+Streams of one resource share it, side by side or in turn, and a GPU's kernels overlap as they please. Wherever k
+streams of a resource run at once, each is given 1 / k of that time. The sum over a resource's tasks is then the time
+that it was busy, on both sides.
 """
 
 from __future__ import annotations

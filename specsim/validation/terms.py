@@ -17,6 +17,7 @@ from functools import cache
 from specsim.cost.timing import resource
 from specsim.errors import InputError
 from specsim.simulator import engine
+from specsim.simulator.pricing import workers
 from specsim.timeline import Timeline
 from specsim.validation.occupancy import occupied_seconds
 
@@ -52,9 +53,9 @@ class MachineError:
     between_s: float
 
 
-def machine_error(predicted: Timeline, measured: Timeline) -> MachineError:
-    """Lay `measured` over `predicted`, which has dependencies. Tasks are matched by name; those of one side only are
-    left out. Raises InputError where no name is in both."""
+def machine_error(predicted: Timeline, measured: Timeline, in_turn: Collection[str] = ()) -> MachineError:
+    """Lay `measured` over `predicted`, which has dependencies; streams of processors `in_turn` take turns. Tasks are
+    matched by name; those of one side only are left out. Raises InputError where no name is in both."""
     names = {span.name: i for i, span in enumerate(measured.spans)}
     pairs = [(i, names[span.name]) for i, span in enumerate(predicted.spans) if span.name in names]
     if not pairs:
@@ -75,7 +76,7 @@ def machine_error(predicted: Timeline, measured: Timeline) -> MachineError:
         for kind in replaced:
             for i in kinds[kind]:
                 seconds[i] = found[i]
-        return _makespan(predicted, seconds)
+        return _makespan(predicted, seconds, in_turn)
 
     shares = shapley(list(kinds), makespan)
     ran = [measured.spans[j] for _, j in pairs]
@@ -101,10 +102,11 @@ def shapley(players: Collection[Kind], worth: Callable[[frozenset[Kind]], float]
     return added
 
 
-def _makespan(timeline: Timeline, seconds: list[float]) -> float:
+def _makespan(timeline: Timeline, seconds: list[float], in_turn: Collection[str]) -> float:
     """The timeline's tasks in their streams and order, each having its resource for so long. Bandwidth that resources
     share (DRAM) is in the durations already."""
     streams = [span.stream for span in timeline.spans]
     demands = [((resource(stream), 1.0),) for stream in streams]
-    _, ends = engine.run(streams, seconds, timeline.preds or [()] * len(streams), demands)
+    deps = timeline.preds or [()] * len(streams)
+    _, ends = engine.run(streams, seconds, deps, demands, workers(in_turn, streams))
     return max(ends)

@@ -88,7 +88,7 @@ class Comparison:
 def compare(plan: Plan, ran: Ran, predicted: Timeline, measured: Timeline) -> Comparison:
     """A plan and its run. `predicted` is the cost model's timeline for the rounds as they turned out."""
     case, gamma = plan.case, plan.decision.policy.gamma
-    machine = machine_error(predicted, measured)
+    machine = machine_error(predicted, measured, case.machine.in_turn)
     spread = ran.acceptance_spread or 0.0
     seen = Acceptance(ran.acceptance, "measured", "this run", spread) if ran.acceptance else None
     planned = reacted = plan.predicted.tokens_per_second

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -23,11 +24,12 @@ class Task:
     demand: Demand = ()
 
 
-def log(*tasks: Task) -> list[tuple[float, float, str]]:
+def log(*tasks: Task, workers: Mapping[str, str] | None = None) -> list[tuple[float, float, str]]:
     """(start, end, name) of every task, in time order and then in the order given."""
     place = {task.name: i for i, task in enumerate(tasks)}
     deps = [[place[name] for name in task.after] for task in tasks]
-    starts, ends = run([t.stream for t in tasks], [t.seconds for t in tasks], deps, [t.demand for t in tasks])
+    streams, seconds, demands = zip(*((t.stream, t.seconds, t.demand) for t in tasks), strict=True)
+    starts, ends = run(streams, seconds, deps, demands, workers)
     return sorted(zip(starts, ends, [t.name for t in tasks], strict=True), key=lambda row: row[:2])
 
 
@@ -102,6 +104,42 @@ def test_tasks_of_no_length_take_their_turn() -> None:
         Task("again", "gpu", 0),
         Task("layer", "gpu", 1),
     ) == [(0, 0, "start"), (0, 2, "load"), (2, 2, "barrier"), (2, 2, "again"), (2, 3, "layer")]
+
+
+def test_streams_of_one_worker_take_turns_and_its_own_goes_first() -> None:
+    """A draft step that runs is not interrupted, but none begins while the target could go on."""
+    workers = {"cpu": "cpu", "cpu.draft": "cpu"}
+    assert log(
+        Task("draft 0", "cpu.draft", 4),
+        Task("read", "disk", 1),
+        Task("draft 1", "cpu.draft", 4),
+        Task("ffn", "cpu", 2, ("read",)),
+        Task("ffn too", "cpu", 1),
+        workers=workers,
+    ) == [(0, 1, "read"), (0, 4, "draft 0"), (4, 6, "ffn"), (6, 7, "ffn too"), (7, 11, "draft 1")]
+
+
+def test_of_the_other_streams_of_a_worker_the_earliest_task_goes_first() -> None:
+    workers = {"a": "worker", "b": "worker"}
+    assert log(Task("b 0", "b", 1), Task("a 0", "a", 1), Task("a 1", "a", 0), Task("b 1", "b", 1), workers=workers) == [
+        (0, 1, "b 0"),
+        (1, 2, "a 0"),
+        (2, 2, "a 1"),
+        (2, 3, "b 1"),
+    ]
+
+
+def test_who_could_start_at_the_same_moment_is_asked_before_a_turn_is_given() -> None:
+    """What the target waits for ends just as the draft's step does: in either order it is the target's turn."""
+    for first, second in (("cpu.draft", "disk"), ("disk", "cpu.draft")):
+        found = log(
+            Task("one", first, 2),
+            Task("two", second, 2),
+            Task("draft", "cpu.draft", 1),
+            Task("ffn", "cpu", 1, ("one", "two")),
+            workers={"cpu": "cpu", "cpu.draft": "cpu"},
+        )
+        assert found[2:] == [(2, 3, "ffn"), (3, 4, "draft")]
 
 
 def test_two_that_want_all_of_a_pool_halve_it() -> None:
@@ -257,6 +295,26 @@ def test_order_and_dependencies_hold_and_nobody_waits_without_a_reason(graph: Gr
     free: dict[str, float] = {}
     for i, (stream, _, deps, _) in enumerate(zip(*graph, strict=True)):
         assert starts[i] == max([free.get(stream, 0.0), *(ends[d] for d in deps)])
+        free[stream] = ends[i]
+
+
+@repeatable
+@given(graphs())
+def test_a_worker_runs_one_task_at_a_time_and_never_rests_while_it_could_go_on(graph: Graph) -> None:
+    streams, seconds, deps, _ = graph
+    starts, ends = run(streams, seconds, deps, [()] * len(streams), {"gpu": "gpu", "cpu": "gpu"})
+    shared = sorted((starts[i], ends[i], i) for i, stream in enumerate(streams) if stream in ("gpu", "cpu"))
+    assert all(start >= end for (_, end, _), (start, _, _) in pairwise(shared))
+    free = dict.fromkeys(streams, 0.0)
+    for i, stream in enumerate(streams):
+        ready = max([free[stream], *(ends[d] for d in deps[i])])
+        if stream in ("gpu", "cpu"):  # until it began, the worker was busy with others
+            others = sum(
+                min(end, starts[i]) - max(start, ready) for start, end, _ in shared if ready < end and start < starts[i]
+            )
+            assert others == pytest.approx(starts[i] - ready)
+        else:
+            assert starts[i] == ready
         free[stream] = ends[i]
 
 
