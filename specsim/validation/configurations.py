@@ -31,10 +31,11 @@ class Shape:
     vocab: int = 8192
 
 
+#: 0.7 GB each, so that a pass over one takes its time reading and multiplying, as one over a large model does
 SHAPES: Final = {
-    "few": Shape(384, 6, 1024, 8, 2, 6, 2, 1, 0.070556640625, 0.693),  # few large experts
-    "many": Shape(256, 12, 512, 16, 4, 4, 2, 2, 0.0478515625, 0.703),  # many small ones
-    "dense": Shape(768, 10, 2048, 1, 1, 12, 4, 2, 0.041259765625, 0.703),
+    "few": Shape(1024, 5, 2816, 8, 2, 16, 4, 1, 0.07476806640625, 0.7),  # few large experts
+    "many": Shape(768, 6, 1024, 24, 4, 12, 4, 1, 0.0769195556640625, 0.709),  # many small ones
+    "dense": Shape(1536, 10, 5632, 1, 1, 24, 8, 2, 0.041259765625, 0.702),
 }
 
 
