@@ -7,22 +7,31 @@ ahead, so a pass takes copies and computation one after the other. The cache sta
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from specsim.case import Case
+from specsim.model import Model
 from specsim.partition import head_bytes
 from specsim.systems.layers import Pass, layer_bytes
 from specsim.systems.policies import in_vram, largest, plain_job
 from specsim.systems.system import Bytes, Job, Policy, System
 
 
-def lay(p: Pass) -> None:
-    """Layer 0 is there already; every other one is copied, then computed."""
+def copies(model: Model) -> list[float]:
+    """Bytes of each layer, and last of the head, that a pass copies: layer 0 is there already."""
+    return [0.0, *[layer_bytes(model)] * (model.layers - 1), float(head_bytes(model))]
+
+
+def lay(p: Pass, copied: Sequence[float] | None = None) -> None:
+    """What is `copied` of a layer (see `copies`) is there before the layer computes."""
+    sizes = copies(p.model) if copied is None else copied
     done: tuple[int, ...] = ()
     for layer in p.layers:
-        if layer:
-            done = (p.load(layer, layer_bytes(p.model), pinned=False, after=done),)
+        if sizes[layer]:
+            done = (p.load(layer, sizes[layer], pinned=False, after=done),)
         attended = p.attention(layer, traffic=p.repeated, after=[p.projections(layer, after=done)])
         done = (p.ffn(layer, after=[attended]),)
-    p.head(after=[p.load_head(pinned=False, after=done)])
+    p.head(after=[p.load_head(pinned=False, after=done)] if sizes[-1] else done)
 
 
 def job(case: Case, policy: Policy) -> Job:

@@ -23,12 +23,15 @@ from specsim.systems.system import Bytes, Job, Policy, Stage, System
 COPIED_FROM = 32
 
 
-def lay(p: Pass, draft: tuple[Work, ...] = ()) -> None:
+def lay(p: Pass, draft: tuple[Work, ...] = (), kept: int = 0) -> None:
+    """The experts of the last `kept` layers are in VRAM (`--n-cpu-moe` of all layers but these)."""
     done: tuple[int, ...] = (p.draft(draft),) if draft else ()
     on_cpu = p.shape.tokens < COPIED_FROM
     for layer in p.layers:
         attended = p.attention(layer, after=[p.projections(layer, after=done)])
-        if on_cpu:
+        if layer >= p.model.layers - kept:
+            done = (p.ffn(layer, after=[attended]),)
+        elif on_cpu:
             down = p.copy(layer, "act_out", "d2h", p.hidden_bytes, after=[attended])
             done = (p.copy(layer, "act_in", "h2d", p.hidden_bytes, after=[p.ffn(layer, "cpu", after=[down])]),)
         else:
@@ -37,20 +40,21 @@ def lay(p: Pass, draft: tuple[Work, ...] = ()) -> None:
     p.head(after=done)
 
 
-def job(case: Case, policy: Policy) -> Job:
-    return plain_job(case, policy, lay, lay)
+def job(case: Case, policy: Policy, kept: int = 0) -> Job:
+    step = partial(lay, kept=kept)
+    return plain_job(case, policy, step, step)
 
 
-def drafted_job(case: Case, policy: Policy) -> Job:
+def drafted_job(case: Case, policy: Policy, kept: int = 0) -> Job:
     """One request: its prefill, then rounds."""
     window = case.target.sliding_window
-    first = Stage("prefill", 1.0, lay, (padded_shape(1, policy.padded, window),))
+    first = Stage("prefill", 1.0, partial(lay, kept=kept), (padded_shape(1, policy.padded, window),))
     rounds, contexts = rounds_of_one(case, policy)
     stages = [
         Stage(
             "decode",
             rounds / len(contexts),
-            partial(lay, draft=kept_cache(case, policy, context)),
+            partial(lay, draft=kept_cache(case, policy, context), kept=kept),
             (decode_shape(1, policy.gamma + 1, context, window),),
         )
         for context in contexts
@@ -58,10 +62,11 @@ def drafted_job(case: Case, policy: Policy) -> Job:
     return Job((first, *stages), float(case.workload.output_tokens), float(case.workload.output_tokens))
 
 
-def memory(case: Case, policy: Policy) -> Bytes:
-    """All but the experts, and the cache; a copied layer's experts; a draft with its own cache."""
+def memory(case: Case, policy: Policy, kept: int = 0) -> Bytes:
+    """All but the experts, and the cache; those of the `kept` layers and of a copied one; a draft with its cache."""
     target, draft = case.target, case.draft if policy.gamma else None
-    whole = target.layers * attention_bytes(target) + head_bytes(target) + embedding_bytes(target) + ffn_bytes(target)
+    whole = target.layers * attention_bytes(target) + head_bytes(target) + embedding_bytes(target)
+    whole += (kept + 1) * ffn_bytes(target)
     if draft is not None:
         whole += whole_bytes(draft) + cache_bytes(draft, policy.padded + case.workload.output_tokens)
     return in_vram(case, policy, whole)

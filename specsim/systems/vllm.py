@@ -28,19 +28,19 @@ def lay(p: Pass, share: float) -> None:
     p.head(after=done)
 
 
-def _share(case: Case, policy: Policy) -> float:
+def resident_share(case: Case, policy: Policy) -> float:
     """Share of the weights that stays in VRAM beside the cache."""
     less = (1.0 - GPU_MEMORY_UTILIZATION) * case.machine.vram_budget_bytes
     return resident(case, policy, head_bytes(case.target) + less, cache=True)
 
 
 def job(case: Case, policy: Policy) -> Job:
-    step = partial(lay, share=_share(case, policy))
+    step = partial(lay, share=resident_share(case, policy))
     return plain_job(case, policy, step, step)
 
 
 def memory(case: Case, policy: Policy) -> Bytes:
-    weights = _share(case, policy) * case.target.weight_bytes
+    weights = resident_share(case, policy) * case.target.weight_bytes
     return in_vram(case, policy, weights + head_bytes(case.target))
 
 
