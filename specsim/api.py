@@ -36,9 +36,21 @@ from specsim.units import show
 from specsim.workload import Workload, prompt_lengths
 
 if TYPE_CHECKING:
+    from specsim.exports.export import Export
     from specsim.planner.compare import Comparison
 
-__all__ = ["Simulation", "ablation", "case", "compare", "explain", "plan", "read_plan", "simulate", "write_plan"]
+__all__ = [
+    "Simulation",
+    "ablation",
+    "case",
+    "compare",
+    "explain",
+    "export",
+    "plan",
+    "read_plan",
+    "simulate",
+    "write_plan",
+]
 
 #: where nothing is known of a pair: a common figure of the literature for same-family drafts, announced as assumed
 ASSUMED_ACCEPTANCE: Final = 0.7
@@ -108,6 +120,15 @@ def compare(question: Case | None = None, *, progress: Progress | None = None, *
     """Every way to run a case, or the `options` of `case`, side by side: see `Comparison`."""
     comparing = import_module("specsim.planner.compare")  # only who compares waits for what published systems import
     found: Comparison = comparing.compare_all(question or case(**options), progress)
+    return found
+
+
+def export(plan: Plan | str | Path, *, for_: str) -> Export:
+    """A plan, or a plan file, as a configuration of the engine `for_` ("accelerate", "llama.cpp", "vllm"), with what is
+    lost on the way and how fast it would be: see `Export`. Raises UnknownNameError for another engine, InputError or
+    InfeasibleError for a plan that it cannot run."""
+    engines = import_module("specsim.exports.table")  # published systems again: see `compare`
+    found: Export = engines.export_for(plan if isinstance(plan, Plan) else read_plan(plan), for_)
     return found
 
 

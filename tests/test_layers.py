@@ -26,7 +26,7 @@ LAYERS = (
     {"simulator", "timeline"},
     {"systems"},
     {"planner"},
-    {"validation"},
+    {"validation", "exports"},
     {"report", "api"},
     {"published"},
     {"cli"},

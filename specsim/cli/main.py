@@ -73,6 +73,7 @@ COMMANDS: Final[Mapping[str, Lazy]] = {
     "ablation": Lazy("specsim.cli.ablation", "ablation", "Say what each decision of the planner is worth."),
     "run": Lazy("specsim.cli.run", "run", "Execute a plan with real weights."),
     "validate": Lazy("specsim.cli.validate", "validate", "Predict, measure, and say where the error lies."),
+    "export": Lazy("specsim.cli.export", "export", "Write a plan as another engine's configuration."),
     "published": Lazy("specsim.cli.published", "published", "Predict what published systems were measured at."),
     "list": Lazy("specsim.cli.listing", "listing", "List the GPUs, hosts, models, workloads that are known."),
     "profile": Lazy("specsim.cli.profile", "profile", "Measure this machine, to plan for it."),
