@@ -51,7 +51,13 @@ PLAN, REPORT, PICTURE = "plan.yaml", "validation.json", "validation.png"
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the measured acceptance here, as a profile for --acceptance (.yaml).",
 )
-@click.option("--numerics", type=click.Choice(["exact", "fast"]), default="exact", show_default=True)
+@click.option(
+    "--numerics",
+    type=click.Choice(["exact", "fast"]),
+    default="exact",
+    show_default=True,
+    help="As with specsim run.",
+)
 @click.option("--throttle", "throttles", multiple=True, metavar="NAME=RATE", help="Slow down disk or link.")
 @click.option("--emulate-gpu", is_flag=True, help="Play the plan's GPU on the CPU.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads that compute.")
