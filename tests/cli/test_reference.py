@@ -61,7 +61,9 @@ def test_every_option_says_what_it_does(path: str) -> None:
 @pytest.mark.parametrize("path", COMMANDS)
 def test_every_command_has_an_example_and_it_parses(path: str) -> None:
     blocks = re.findall(r"```sh\n(.*)\n```", section(path))
-    assert len(blocks) == 1, f"show `{path}` in a block of the README or the docs, then: python -m specsim.cli.reference"
+    assert len(blocks) == 1, (
+        f"show `{path}` in a block of the README or the docs, then: python -m specsim.cli.reference"
+    )
     arguments = shlex.split(blocks[0])
     assert arguments[: len(path.split())] == path.split()
     COMMANDS[path].make_context(path, arguments[len(path.split()) :])
