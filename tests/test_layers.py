@@ -34,7 +34,9 @@ LAYERS = (
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 RUNTIME = {"torch", "transformers", "safetensors", "executor"}
-HEAVY = {"numpy", "scipy", "pandas", "matplotlib", "pulp", "torch", "transformers", "executor"}
+#: what only an extra brings: to run plans, to spread sweeps over a cluster, to look at a report in a browser
+EXTRAS = {"torch", "transformers", "safetensors", "tokenizers", "accelerate", "dask", "distributed", "ray", "selenium"}
+HEAVY = {"numpy", "scipy", "pandas", "matplotlib", "pulp", "joblib", "pyarrow", "executor"} | EXTRAS
 
 
 def sources(package: str) -> dict[str, Path]:
@@ -123,6 +125,14 @@ def test_no_function_of_the_package_is_hidden_by_a_module() -> None:
 def test_the_door_opens_without_the_heavy_libraries(fresh: Fresh, loading: str) -> None:
     done = fresh("-c", f"{loading}\nimport sys; print(sorted({HEAVY!r} & set(sys.modules)), file=sys.stderr)")
     assert (done.returncode, done.stderr) == (0, "[]\n")
+
+
+def test_all_of_the_planner_is_there_without_the_extras(fresh: Fresh) -> None:
+    """Every module of specsim but the script `specsim`, in an interpreter where none of the extras can be imported."""
+    names = sorted(SPECSIM.keys() - {"specsim.__main__"})
+    story = f"import sys, importlib\nsys.modules |= dict.fromkeys({sorted(EXTRAS)!r})\n"
+    done = fresh("-c", f"{story}for name in {names!r}: importlib.import_module(name)")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_importing_the_package_loads_no_other_module_of_it(fresh: Fresh) -> None:

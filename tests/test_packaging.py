@@ -50,14 +50,14 @@ def test_the_wheel_holds_the_packages_the_facts_and_the_licence(wheel: Path) -> 
     assert {name.split("/")[0] for name in names} == {"specsim", "executor", INFO}
 
 
-def test_the_metadata_names_the_command_and_asks_for_no_torch(wheel: Path) -> None:
+def test_the_metadata_names_the_command_and_asks_for_neither_torch_nor_dask_nor_a_browser(wheel: Path) -> None:
     held = contents(wheel)
     metadata = Parser().parsestr(held[f"{INFO}/METADATA"].decode())
     assert (metadata["Name"], metadata["Requires-Python"]) == ("specsim-offload", ">=3.11")
     assert metadata["License-Expression"] == "Apache-2.0 AND PSF-2.0"
     assert metadata.get_all("Provides-Extra") == ["dev", "notebooks", "run"]
     plain = [r for r in metadata.get_all("Requires-Dist", []) if "extra ==" not in r]
-    assert [r for r in plain if r.startswith(("torch", "transformers"))] == []
+    assert [r for r in plain if r.startswith(("torch", "transformers", "dask", "distributed", "ray", "selenium"))] == []
     assert held[f"{INFO}/entry_points.txt"] == b"[console_scripts]\nspecsim = specsim.cli.main:entry\n"
 
 

@@ -89,7 +89,7 @@ def _script(plan: Plan, choice: Choice) -> str:
         "--max-model-len": work.prompt_tokens_max + work.output_tokens,
         "--max-num-seqs": choice.rows,
         "--max-num-batched-tokens": pass_tokens(case, choice.rows),
-        "--gpu-memory-utilization": f"{int(choice.utilisation * 100) / 100}",
+        "--gpu-memory-utilization": f"{int(choice.utilisation * 1000) / 1000}",
         "--cpu-offload-gb": f"{ceil(choice.offloaded / GiB * 10) / 10}",
     }
     draft = ""
