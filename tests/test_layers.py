@@ -36,7 +36,7 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 RUNTIME = {"torch", "transformers", "safetensors", "executor"}
 #: what only an extra brings: to run plans, to spread sweeps over a cluster, to look at a report in a browser
 EXTRAS = {"torch", "transformers", "safetensors", "tokenizers", "accelerate", "dask", "distributed", "ray", "selenium"}
-HEAVY = {"numpy", "scipy", "pandas", "matplotlib", "pulp", "joblib", "pyarrow", "executor"} | EXTRAS
+HEAVY = {"numpy", "scipy", "pandas", "matplotlib", "joblib", "pyarrow", "executor"} | EXTRAS
 
 
 def sources(package: str) -> dict[str, Path]:

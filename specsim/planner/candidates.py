@@ -114,7 +114,6 @@ def check(case: Case, fixed: Fixed) -> None:
 def candidates(case: Case, fixed: Fixed) -> Iterator[Candidate]:
     """Every policy of the grids that `fixed` allows, plain decoding included."""
     requests = case.workload.requests
-    totals = {n for n in IN_FLIGHT if n < requests} | {math.ceil(requests / n) for n in (1, 2, 3, 4)}
     # A request for one token gets it from its prefill: there is nothing to speculate about.
     gammas = (0, *GAMMAS) if case.acceptance is not None and case.workload.output_tokens > 1 else (0,)
     strategies = tuple(STRATEGIES) if fixed.strategy is None else (fixed.strategy,)
@@ -125,11 +124,17 @@ def candidates(case: Case, fixed: Fixed) -> Iterator[Candidate]:
             raise InputError(what, where="--fix batch", hint="make it smaller, or ask for more --requests")
     for strategy in strategies:
         batches = BATCHES[strategy]
-        sizes = sorted({math.ceil(total / batches) for total in totals if total >= batches})
+        sizes = batch_sizes(requests, batches)
         for batch in sizes if fixed.batch is None else (fixed.batch,):
             for gamma in gammas if fixed.gamma is None else (fixed.gamma,):
                 for routed in _fetches(case, batch * (1 if strategy == "interleaved" else batches), gamma, fixed):
                     yield make(case, strategy, gamma, batch, RING_SLOTS[0], routed, fixed)  # type: ignore[arg-type]
+
+
+def batch_sizes(requests: int, batches: int) -> tuple[int, ...]:
+    """Sequences in each of `batches` in flight, in rising order."""
+    totals = {n for n in IN_FLIGHT if n < requests} | {math.ceil(requests / n) for n in (1, 2, 3, 4)}
+    return tuple(sorted({math.ceil(total / batches) for total in totals if total >= batches}))
 
 
 def least_demanding(case: Case, fixed: Fixed) -> Iterator[Candidate]:

@@ -79,6 +79,7 @@ class Evaluator:
 
     case: Case
     fixed: Fixed = field(default_factory=Fixed)
+    sift: bool = False  # place quickly, see `placement.place`
     _loads: dict[Any, PassLoads] = field(default_factory=dict)
     _draft_loads: dict[Any, Loads] = field(default_factory=dict)
     _transition_loads: dict[Any, Loads] = field(default_factory=dict)
@@ -173,7 +174,7 @@ class Evaluator:
 
     def place(self, candidate: Candidate) -> Placed | None:
         """The best placement of a candidate, with its tails still to come."""
-        return place(self.problem(candidate), PLACEMENT_GAP, PLACEMENT_NODES)
+        return place(self.problem(candidate), PLACEMENT_GAP, PLACEMENT_NODES, sift=self.sift)
 
     def with_tails(self, decision: Decision) -> Decision:
         """The decision with other processors for rounds in which few sequences are left.

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 
 import msgspec
-import pulp
 
 from specsim.decision import MEMORY_OF, AttentionPlacement, Decision, LayerPlacement, PartPlacement
 from specsim.memory import (
@@ -31,7 +30,7 @@ from specsim.planner.assignment import spread
 from specsim.planner.classes import LayerClass, Row, class_rows, layer_classes, worthwhile
 from specsim.planner.options import Loads, PassLoads
 from specsim.planner.problem import PlacementProblem
-from specsim.planner.solver import Program, Term, count
+from specsim.planner.solver import NOTHING, Program, Term, Variable
 
 GB = 1e9  # coefficients in gigabytes keep the program well scaled
 
@@ -42,12 +41,12 @@ class PlacementProgram:
     def __init__(self, problem: PlacementProblem, *, elastic: bool) -> None:
         self.problem, self.program = problem, Program()
         self.elastic = elastic
-        self.slack: dict[tuple[str, str], pulp.LpVariable] = {}
+        self.slack: dict[tuple[str, str], Variable] = {}
         p, target = self.program, problem.case.target
         self.kinds = target.ffn_kinds
-        self.layers: dict[LayerClass, pulp.LpVariable] = {}
-        self.attention: dict[LayerClass, dict[AttentionPlacement, pulp.LpVariable]] = {}
-        self.parts: dict[LayerClass, dict[PartPlacement, pulp.LpVariable]] = {}
+        self.layers: dict[LayerClass, Variable] = {}
+        self.attention: dict[LayerClass, dict[AttentionPlacement, Variable]] = {}
+        self.parts: dict[LayerClass, dict[PartPlacement, Variable]] = {}
         for kind, layers in self.kinds.items():
             choices = problem.attention, problem.parts
             classes = layer_classes(self.units(kind).parts, *choices, kind, whole=problem.whole_layers)
@@ -134,7 +133,7 @@ class PlacementProgram:
             terms += [(weight * sum(x.pools.values()), self.parts[k][part]) for part, x in parts if part in k.parts]
         return terms
 
-    def _pass_takes(self, time: pulp.LpVariable, loads: PassLoads, beside: Sequence[Loads]) -> None:
+    def _pass_takes(self, time: Variable, loads: PassLoads, beside: Sequence[Loads]) -> None:
         """A pass takes at least the sum of its classes' times, and every pool's load with what runs `beside` it."""
         class_times: list[Term] = []
         for k, layers in self.layers.items():
@@ -148,7 +147,7 @@ class PlacementProgram:
         if beside:
             self._pools_take(time, loads, beside)
 
-    def _pools_take(self, time: pulp.LpVariable, loads: PassLoads, beside: Sequence[Loads] = ()) -> None:
+    def _pools_take(self, time: Variable, loads: PassLoads, beside: Sequence[Loads] = ()) -> None:
         """`time` is at least every pool's load by the whole pass and by what runs beside it."""
         problem = self.problem
         choices = chain.from_iterable((*loads.attention[kind], *loads.parts[kind]) for kind in self.kinds)
@@ -164,7 +163,7 @@ class PlacementProgram:
             terms += [(x.pools[name], v) for x, v in zip(beside, self.drafts, strict=False) if name in x.pools]
             self.program.at_most([*terms, (-1.0, time)], -loads.base.pools.get(name, 0.0))
 
-    def _draft_takes(self, time: pulp.LpVariable, loads: Sequence[Loads], times: float) -> None:
+    def _draft_takes(self, time: Variable, loads: Sequence[Loads], times: float) -> None:
         """`time` is at least the load of every pool, and at least the chain, of drafting `times` times."""
         for name in sorted(set().union(*(load.pools for load in loads))):
             terms = [(load.pools.get(name, 0.0) * times, v) for load, v in zip(loads, self.drafts, strict=True)]
@@ -226,9 +225,9 @@ class PlacementProgram:
 
     def _switch(
         self, attention: Callable[[AttentionPlacement], bool], parts: Callable[[PartPlacement], bool]
-    ) -> pulp.LpVariable | None:
+    ) -> Variable | None:
         """A 0/1 variable that is 1 as soon as any choice with the property is taken."""
-        taken: list[pulp.LpVariable] = []
+        taken: list[Variable] = []
         for k in self.layers:
             taken += [v for a, v in self.attention[k].items() if attention(a)]
             taken += [v for part, v in self.parts[k].items() if parts(part)]
@@ -241,28 +240,33 @@ class PlacementProgram:
 
     # answer
 
+    def unused(self) -> list[Variable]:
+        """All variables of the classes that the last solution leaves without a layer."""
+        empty = [k for k, layers in self.layers.items() if self.program.value(layers) < NOTHING]
+        return [v for k in empty for v in (self.layers[k], *self.attention[k].values(), *self.parts[k].values())]
+
     def decision(self) -> Decision:
         """The counts dealt to layers."""
         problem, target = self.problem, self.problem.case.target
         hands = {kind: iter(self._deal(kind)) for kind in self.kinds}
         layers = tuple(next(hands[target.layer_ffn(layer)]) for layer in range(target.layers))
-        chosen = [choice.policy for choice, v in zip(problem.drafts, self.drafts, strict=True) if count(v)]
+        chosen = [choice.policy for choice, v in zip(problem.drafts, self.drafts, strict=True) if self.program.count(v)]
         policy = msgspec.structs.replace(problem.policy, draft=chosen[0] if chosen else None)
         return Decision(problem.strategy, policy, layers)  # type: ignore[arg-type]
 
     def _deal(self, kind: FeedForward) -> list[LayerPlacement]:
         """Classes alternate along the depth; within one, every layer has about the same mix of homes."""
-        classes = {k: count(self.layers[k]) for k in self._classes(kind)}
+        classes = {k: self.program.count(self.layers[k]) for k in self._classes(kind)}
         hands = {k: iter(self._deal_class(k, layers)) for k, layers in classes.items()}
         return [next(hands[k]) for (k,) in spread(classes, self.kinds[kind], 1)]
 
     def _deal_class(self, k: LayerClass, layers: int) -> list[LayerPlacement]:
         if not layers:
             return []
-        attention = {a: count(v) for a, v in self.attention[k].items()}
+        attention = {a: self.program.count(v) for a, v in self.attention[k].items()}
         on: dict[str, dict[PartPlacement, int]] = {"gpu": {}, "cpu": {}}
         for part, v in self.parts[k].items():
-            on[part.processor][part] = count(v)
+            on[part.processor][part] = self.program.count(v)
         # Every layer of the class has the same number of parts on each processor.
         hands = [spread(counts, layers, sum(counts.values()) // layers) for counts in on.values()]
         cores = spread(attention, layers, 1)

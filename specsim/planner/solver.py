@@ -1,58 +1,119 @@
-"""Integer programs, with the solver hidden: PuLP's bundled CBC, single-threaded so that answers repeat exactly."""
+"""Integer programs, with the solver hidden: HiGHS through SciPy, in this process, on one thread: answers repeat."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
-import pulp
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, milp
+from scipy.sparse import csr_array
 
-SOLVER: Final = "CBC"
+SOLVER: Final = "HiGHS"
+#: counts below this are zero but for rounding
+NOTHING: Final = 1e-6
 
-Term = tuple[float, pulp.LpVariable]
+Variable = int  # its column
+Term = tuple[float, Variable]
 
 
 class Program:
     """A minimisation over non-negative variables."""
 
     def __init__(self) -> None:
-        self._problem = pulp.LpProblem("placement", pulp.LpMinimize)
-        self._count = 0
+        self._tops: list[float] = []
+        self._whole: list[bool] = []
+        self._rows: list[list[Term]] = []
+        self._least: list[float] = []
+        self._most: list[float] = []
+        self._costs: list[Term] = []
+        self._values: Sequence[float] = ()
 
-    def real(self) -> pulp.LpVariable:
-        return self._variable(None, "Continuous")
+    def real(self) -> Variable:
+        return self._variable(math.inf, whole=False)
 
-    def integer(self, top: int) -> pulp.LpVariable:
+    def integer(self, top: int) -> Variable:
         """A whole number from 0 to `top`."""
-        return self._variable(top, "Integer")
+        return self._variable(float(top), whole=True)
 
     def at_most(self, terms: Iterable[Term], limit: float) -> None:
         """sum(coefficient * variable) <= limit."""
-        self._problem += pulp.LpAffineExpression([(v, c) for c, v in terms]) <= limit
+        self._row(terms, -math.inf, limit)
 
     def equal(self, terms: Iterable[Term], value: float) -> None:
-        self._problem += pulp.LpAffineExpression([(v, c) for c, v in terms]) == value
+        self._row(terms, value, value)
 
     def minimise(self, terms: Iterable[Term]) -> None:
-        self._problem.setObjective(pulp.LpAffineExpression([(v, c) for c, v in terms]))
+        self._costs = list(terms)
 
-    def solve(self, gap: float = 0.0, nodes: int | None = None) -> float | None:
+    def relax(self) -> float | None:
+        """The least objective were no variable whole; None where there is no solution. Values are then those of the
+        variables."""
+        return self._solve(np.arange(len(self._tops)), whole=False)
+
+    def solve(self, gap: float = 0.0, nodes: int | None = None, without: Iterable[Variable] = ()) -> float | None:
         """The least objective to within a relative `gap`, or the best found after `nodes` branchings; None where
-        there is no solution. Values are then on the variables."""
-        self._problem.solve(pulp.PULP_CBC_CMD(msg=False, threads=1, gapRel=gap, maxNodes=nodes))
-        if self._problem.sol_status not in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible):
+        there is no solution. Values are then those of the variables. Variables in `without` stay zero."""
+        kept = np.ones(len(self._tops), dtype=bool)
+        kept[list(without)] = False
+        limits = {"mip_rel_gap": gap} | ({} if nodes is None else {"node_limit": nodes})
+        return self._solve(np.flatnonzero(kept), whole=True, **limits)
+
+    def value(self, variable: Variable) -> float:
+        return self._values[variable]
+
+    def count(self, variable: Variable) -> int:
+        """The value of an integer variable."""
+        return round(self._values[variable])
+
+    def _solve(self, columns: NDArray[np.intp], *, whole: bool, **limits: float) -> float | None:
+        size = len(self._tops)
+        costs = np.zeros(size)
+        for coefficient, variable in self._costs:
+            costs[variable] += coefficient
+        ends = np.cumsum([0, *map(len, self._rows)])
+        terms = [term for row in self._rows for term in row]
+        data, indices = [c for c, _ in terms], [v for _, v in terms]
+        matrix = csr_array((data, indices, ends), shape=(len(self._rows), size))
+        matrix.sum_duplicates()  # HiGHS takes no variable twice in a row
+        with _silence():
+            found: OptimizeResult = milp(
+                costs[columns],
+                integrality=np.array(self._whole)[columns] if whole else None,
+                bounds=Bounds(0.0, np.array(self._tops)[columns]),
+                constraints=LinearConstraint(matrix[:, columns], self._least, self._most),
+                options=limits,
+            )
+        if found.x is None:
             return None
-        return float(pulp.value(self._problem.objective) or 0.0)
+        values = np.zeros(size)
+        values[columns] = found.x
+        self._values = values.tolist()
+        return float(found.fun)
 
-    def _variable(self, top: int | None, category: str) -> pulp.LpVariable:
-        self._count += 1
-        return pulp.LpVariable(f"x{self._count}", 0, top, category)
+    def _row(self, terms: Iterable[Term], least: float, most: float) -> None:
+        self._rows.append(list(terms))
+        self._least.append(least)
+        self._most.append(most)
+
+    def _variable(self, top: float, *, whole: bool) -> Variable:
+        self._tops.append(top)
+        self._whole.append(whole)
+        return len(self._tops) - 1
 
 
-def value(variable: pulp.LpVariable) -> float:
-    return float(variable.value() or 0.0)
-
-
-def count(variable: pulp.LpVariable) -> int:
-    """The value of an integer variable."""
-    return round(value(variable))
+@contextmanager
+def _silence() -> Iterator[None]:
+    """HiGHS 1.12 prints a line where it repairs a solution, asked to or not; stdout is for data."""
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)

@@ -26,7 +26,7 @@ PREDICTED = Predicted(
     bottleneck="90% of a round waits for weights coming over the link; prefill is 33% of the job",
     bound_tokens_per_second=200.0,
 )
-SEARCH = SearchInfo(candidates=9, feasible=3, seconds=1.0, solver="CBC", gap=0.0)
+SEARCH = SearchInfo(candidates=9, feasible=3, seconds=1.0, solver="HiGHS", gap=0.0)
 
 
 def answer(

@@ -1,0 +1,135 @@
+"""Re-planning: from the plans of one question to that of a question that differs from it in numbers only.
+
+A full search spreads its seeds over all that there is, as it knows nothing. Here the winners of a search of the first
+question, made anew for the new numbers, are placed, and from the best of each kind, with speculation and without, it is
+a few steps uphill. The answer depends on the two questions alone, not on what else was planned, or where.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from specsim.case import Case
+from specsim.decision import BATCHES
+from specsim.planner.candidates import GAMMAS, Candidate, Fixed, batch_sizes, make
+from specsim.planner.evaluate import Evaluator
+from specsim.planner.problem import Placed
+from specsim.planner.search import Found, Search, SearchResult
+
+#: a plan is carried over if it reached this share of the best of its kind
+CARRIED: Final = 0.9
+#: the most that are, of each kind
+OF_A_KIND: Final = 2
+#: a kind is simulated if it promises this share of what the other does: promises do not see that processors are chosen
+#: anew when few sequences are left
+HEARD: Final = 0.8
+#: placements and simulations of a search where nothing that was carried over fits
+LIMITS: Final = (45, 6)
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What a search leaves to questions like its own: candidates worth starting from, and its number of requests."""
+
+    requests: int
+    candidates: tuple[Candidate, ...]
+
+
+def carry(case: Case, result: SearchResult) -> Carried:
+    """The best plans of each kind that a search of `case` found."""
+    kept: list[Candidate] = []
+    for speculative in (False, True):
+        kind = [f for f in result.found if _speculates(f.candidate) == speculative]
+        near = [f for f in kind if f.tokens_per_second >= CARRIED * kind[0].tokens_per_second]
+        strategies = dict.fromkeys(f.candidate.strategy for f in near)
+        kept += [next(f.candidate for f in near if f.candidate.strategy == s) for s in strategies][:OF_A_KIND]
+    return Carried(case.workload.requests, tuple(kept))
+
+
+def replan(case: Case, fixed: Fixed, carried: Carried) -> Found | None:
+    """The best plan for `case` that lies near what was `carried` over; None where nothing fits at all."""
+    walk = _Walk(case, fixed)
+    seeds = dict.fromkeys(made for seed in carried.candidates for made in _made(case, fixed, seed, carried.requests))
+    tops = []
+    for speculative in (False, True):
+        able = [c for c in seeds if _speculates(c) == speculative and walk.seconds(c) < math.inf]
+        if able:
+            tops.append(walk.uphill(min(able, key=walk.seconds)))
+    if not tops:
+        placements, simulations = LIMITS
+        found = Search(case, fixed, placements=placements, simulations=simulations, survey=False).run().found
+        return found[0] if found else None
+    least = min(map(walk.seconds, tops))
+    heard = [walk.simulate(c) for c in tops if HEARD * walk.seconds(c) <= least]
+    return max(heard, key=lambda found: found.tokens_per_second)
+
+
+class _Walk:
+    """Placements of one question, each made once."""
+
+    def __init__(self, case: Case, fixed: Fixed) -> None:
+        self.case, self.fixed = case, fixed
+        self.evaluator = Evaluator(case, fixed, sift=True)
+        self.placed: dict[Candidate, Placed | None] = {}
+
+    def seconds(self, candidate: Candidate) -> float:
+        """What the candidate's placement promises; inf where none fits."""
+        if candidate not in self.placed:
+            self.placed[candidate] = self.evaluator.place(candidate)
+        placed = self.placed[candidate]
+        return math.inf if placed is None else placed.seconds
+
+    def uphill(self, best: Candidate) -> Candidate:
+        """From `best` along its gamma and batch, for as long as promises rise. A step is placed if the roofline, to
+        which neighbours come about equally near, says that it is one up."""
+        bound = self.evaluator.bound_seconds
+        tried = {best}
+        while True:
+            floor = bound(best)
+            steps = [c for c in _steps(self.case, self.fixed, best) if c not in tried and bound(c) < floor]
+            tried.update(steps)
+            better = [c for c in steps if self.seconds(c) < self.seconds(best)]
+            if not better:
+                return best
+            best = min(better, key=self.seconds)
+
+    def simulate(self, candidate: Candidate) -> Found:
+        placed = self.placed[candidate]
+        assert placed is not None, "only what fits is simulated"
+        decision = self.evaluator.with_tails(placed.decision)
+        return Found(candidate, decision, self.evaluator.simulate(decision))
+
+
+def _speculates(candidate: Candidate) -> bool:
+    return candidate.policy.gamma > 0
+
+
+def _made(case: Case, fixed: Fixed, seed: Candidate, requests: int) -> Iterator[Candidate]:
+    """The seed for another case: with as many sequences in a batch, and with as large a share of all `requests`."""
+    strategy = fixed.strategy or seed.strategy
+    gamma = seed.policy.gamma if fixed.gamma is None else fixed.gamma
+    if gamma and (case.acceptance is None or case.workload.output_tokens == 1):
+        return
+    most = math.ceil(case.workload.requests / BATCHES[strategy])
+    policy = seed.policy
+    for size in (policy.batch, round(policy.batch * case.workload.requests / requests)):
+        batch = fixed.batch or max(1, min(size, most))
+        yield make(case, strategy, gamma, batch, policy.ring_slots, policy.expert_fetch, fixed, seed.cuts)
+
+
+def _steps(case: Case, fixed: Fixed, c: Candidate) -> Iterator[Candidate]:
+    """The candidates with the next smaller and larger gamma and batch."""
+    policy = c.policy
+    gammas = _beside(GAMMAS, policy.gamma) if policy.gamma and fixed.gamma is None else []
+    sizes = batch_sizes(case.workload.requests, policy.batches)
+    batches = _beside(sizes, policy.batch) if fixed.batch is None else []
+    for gamma, batch in [(gamma, policy.batch) for gamma in gammas] + [(policy.gamma, batch) for batch in batches]:
+        yield make(case, c.strategy, gamma, batch, policy.ring_slots, policy.expert_fetch, fixed, c.cuts)
+
+
+def _beside(values: tuple[int, ...], value: int) -> list[int]:
+    """The nearest value below, and the nearest above."""
+    return [v for v in values if v < value][-1:] + [v for v in values if v > value][:1]
