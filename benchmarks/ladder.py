@@ -26,8 +26,8 @@ from specsim.published.cells import DRAFTS, FITTED_TOKENS, UNKNOWN_POLICIES, Cel
 from specsim.published.parameters import predict
 from specsim.published.store import stored
 from specsim.report.bars import Label, bars
+from specsim.report.style import save
 from specsim.systems.specoffload import BATCHES
-from specsim.timeline.gantt import save
 
 #: decisions in the order in which they are left to the planner, and the fields that fix them
 FREED: Final[dict[str, tuple[str, ...]]] = {

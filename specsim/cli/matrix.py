@@ -98,7 +98,8 @@ def _report(outcomes: Sequence[Outcome], out: Path, name: str, fmt: str) -> None
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{name}.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     (out / f"{name}.csv").write_text(to_csv(HEADERS, rows), encoding="utf-8")
-    import_module("specsim.report.scatter").draw(outcomes, str(out / f"{name}.png"))  # matplotlib: slow to load
+    pictures = import_module("specsim.report.scatter")  # matplotlib: slow to load
+    pictures.save(pictures.scatter(outcomes), out / f"{name}.png")
     if fmt == "json":
         click.echo(json.dumps(values, indent=2))
         return

@@ -56,7 +56,7 @@ def published(output_tokens: tuple[int, ...], plot: str | None, refit: bool, fmt
     table = summary.rows(calibration.values, output_tokens)
     if plot is not None:
         picture = import_module("specsim.published.picture")  # matplotlib: only who asks for a picture waits for it
-        picture.save(summary.rows(calibration.values, (FITTED_TOKENS,)), plot)
+        picture.save(picture.draw(summary.rows(calibration.values, (FITTED_TOKENS,))), plot)
     if fmt == "table":
         click.echo(_text(calibration, table))
         return

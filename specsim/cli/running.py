@@ -50,7 +50,7 @@ def draw_rounds(plan: Plan, measured: float, timelines: Mapping[str, Timeline], 
 
     `timelines` are `predicted` and `measured`, `measured` the run's useful tokens per second.
     """
-    gantt = import_module("specsim.timeline.gantt")  # matplotlib: only who asks for a picture waits for it
+    gantt = import_module("specsim.report.gantt")  # matplotlib: only who asks for a picture waits for it
     try:
         first, count = middle_rounds(timelines["measured"], ROUNDS)
     except InputError as error:

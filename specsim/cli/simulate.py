@@ -27,7 +27,7 @@ def simulate(plan_file: str, trace: str | None, plot: str | None, fmt: str) -> N
     if trace is not None:
         write_trace(trace, {"round": found.round, "prefill": found.prefill})
     if plot is not None:
-        gantt = import_module("specsim.timeline.gantt")  # matplotlib: only who asks for a picture waits for it
+        gantt = import_module("specsim.report.gantt")  # matplotlib: only who asks for a picture waits for it
         rate = plan.predicted.tokens_per_second
         title = f"One round: {plan.case.target.name} on {plan.case.machine.name}, {plan.decision.strategy}"
         figure = gantt.gantt(

@@ -1,25 +1,20 @@
 """Bars side by side: a row per way of doing something, a panel per situation, a colour per group of rows.
 
-Drawn with matplotlib but without pyplot: no display, no global state. Only who asks for a picture imports this.
+matplotlib takes long to load, so nothing imports this module at start-up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from textwrap import wrap
-from typing import Any, Final
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-#: Okabe and Ito, Color Universal Design (2008): told apart with common colour blindness too
-PALETTE: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
+from specsim.report.style import GRID, INK, PALETTE, PAPER, PLAIN, QUIET, heading, heading_inches, new_figure
 
-_INK, _QUIET, _GRID = "#1a1a1a", "#666666", "#d8d8d8"
 _ROW, _LINE, _BOTTOM, _NAMES, _PANEL, _GAP = 0.30, 0.18, 0.25, 3.1, 1.9, 0.5  # inches
-_LETTERS = 13.0  # of the small print, in an inch
-_LEAST_WIDTH, _DPI = 9.0, 400 / 3
+_LEAST_WIDTH = 9.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,23 +40,20 @@ def bars(
     names = list(panels)
     panel = max(_PANEL / 2 if narrow else _PANEL, (_LEAST_WIDTH - _NAMES) / len(names) - _GAP)
     width = _NAMES + len(names) * (panel + _GAP)
-    below = wrap(subtitle, int(_LETTERS * width))
-    top = 0.65 + _LINE * (len(below) + max(name.count("\n") for name in names) + 1)
+    top = heading_inches(subtitle, width) + _LINE * (max(name.count("\n") for name in names) + 1.4)
     height = top + _ROW * len(labels) + _BOTTOM
-    figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
+    figure = new_figure(width, height)
     colours = dict(zip(dict.fromkeys(label.group for label in labels), PALETTE, strict=False))
     for i, name in enumerate(names):
         left = _NAMES + i * (panel + _GAP)
         box = (left / width, _BOTTOM / height, panel / width, _ROW * len(labels) / height)
         axes = figure.add_axes(box)
         _panel(axes, labels, panels[name], colours, write, whole)
-        axes.set_title(name, loc="left", size=9.5, color=_INK, pad=6)
+        axes.set_title(name, loc="left", size=9.5, color=INK, pad=6, **PLAIN)
         if i == 0:
-            axes.set_yticks(range(len(labels)), [label.name for label in labels], size=9.5)
+            axes.set_yticks(range(len(labels)), [label.name for label in labels], size=9.5, **PLAIN)
             _groups(axes, labels, _NAMES / panel)
-    figure.text(0.1 / width, 1 - 0.34 / height, title, size=14, weight="bold", color=_INK)
-    small: dict[str, Any] = {"size": 9.5, "color": _QUIET, "va": "top", "linespacing": 1.3}
-    figure.text(0.1 / width, 1 - 0.46 / height, "\n".join(below), **small)
+    heading(figure, title, subtitle)
     return figure
 
 
@@ -80,16 +72,16 @@ def _panel(
         if value is not None:
             axes.barh(row, value, height=0.72, color=colours[label.group])
         text = "n/a" if value is None else write(value)
-        colour = _QUIET if value is None else _INK
+        colour = QUIET if value is None else INK
         figure = axes.text((value or 0.0) + 0.03 * most, row, text, va="center", size=8.5, color=colour)
-        figure.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.6})
+        figure.set_bbox({"facecolor": PAPER, "edgecolor": "none", "pad": 0.6})
     if whole is not None:
-        axes.axvline(whole, color=_QUIET, linewidth=0.8, linestyle=":", zorder=0)
+        axes.axvline(whole, color=QUIET, linewidth=0.8, linestyle=":", zorder=0)
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.tick_params(length=0, labelcolor=_INK)
+    axes.tick_params(length=0, labelcolor=INK)
     axes.spines[["top", "right", "bottom"]].set_visible(False)
-    axes.spines["left"].set_color(_GRID)
+    axes.spines["left"].set_color(GRID)
 
 
 def _groups(axes: Axes, labels: Sequence[Label], left: float) -> None:

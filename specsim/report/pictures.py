@@ -10,7 +10,7 @@ from specsim.planner.ablation import MINUS, Ablation
 from specsim.planner.compare import Comparison
 from specsim.planner.reason import sentence
 from specsim.report.bars import Label, bars
-from specsim.timeline.gantt import save
+from specsim.report.style import save
 
 __all__ = ["ablations", "comparison", "save"]
 

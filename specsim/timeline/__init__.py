@@ -1,4 +1,4 @@
-"""Timelines: what ran when, predicted or measured, as numbers, as a trace file and as a picture (`gantt`)."""
+"""Timelines: what ran when, predicted or measured, as numbers and as a trace file."""
 
 from specsim.cost.timing import resource
 from specsim.timeline.timeline import (

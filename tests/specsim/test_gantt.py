@@ -11,8 +11,8 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
 from specsim.errors import InputError
+from specsim.report.gantt import COLOURS, gantt, save
 from specsim.timeline import Span, Timeline
-from specsim.timeline.gantt import COLOURS, gantt, save
 
 SLOT = Timeline(
     (
@@ -106,6 +106,6 @@ def test_a_picture_that_cannot_be_saved(tmp_path: Path) -> None:
 
 
 def test_drawing_needs_no_pyplot() -> None:
-    code = "import sys, specsim.timeline.gantt; print('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, specsim.report.gantt; print('matplotlib.pyplot' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "False\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from specsim.decision import BATCHES
-from specsim.report.scatter import draw
+from specsim.report.scatter import save, scatter
 from specsim.validation.configurations import FIT, SHAPES, TEST, Configuration
 from specsim.validation.scores import Outcome, scores, worst
 
@@ -59,5 +59,5 @@ def test_the_worst_come_first() -> None:
 
 
 def test_the_picture_has_a_point_for_every_outcome(tmp_path: Path) -> None:
-    draw([outcome(100, 100), outcome(150, 100), outcome(3, 2.9)], str(tmp_path / "matrix.png"))
+    save(scatter([outcome(100, 100), outcome(150, 100), outcome(3, 2.9)]), tmp_path / "matrix.png")
     assert (tmp_path / "matrix.png").stat().st_size > 10_000

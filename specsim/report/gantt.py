@@ -1,12 +1,10 @@
 """A timeline as a picture: a row per stream, a colour per kind of work, how busy each row is.
 
-matplotlib takes long to load, so this is the only module that imports it, and nothing imports this one at
-start-up. Figures are drawn without pyplot: no display, no global state.
+matplotlib takes long to load, so nothing imports this module at start-up.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
@@ -19,9 +17,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from specsim.errors import InputError
+from specsim.report.style import DPI, GRID, INK, LANE, PLAIN, QUIET, heading, legend, new_figure, save
 from specsim.timeline.timeline import Span, Timeline, busy_seconds, critical_path, streams
 from specsim.units import show
+
+__all__ = ["COLOURS", "ROWS", "gantt", "panels", "save"]
 
 ROWS: Final = {
     "gpu": "GPU",
@@ -56,8 +56,7 @@ _SPARE = (
     "#DDCC77",
 )  # Tol, muted: for kinds not known here
 
-_INK, _QUIET, _LANE, _GRID = "#1a1a1a", "#666666", "#f1f1f1", "#d8d8d8"
-_WIDTH, _DPI = 12.0, 400 / 3  # inches, dots per inch: 1600 dots across
+_WIDTH = 12.0  # inches: 1600 dots
 _LEFT, _RIGHT = 1.15, 0.75  # inches beside the rows
 _TOP, _BOTTOM = 0.95, 1.0  # inches above and below
 _NAME = 0.2  # inches for the name of the first of several timelines
@@ -79,7 +78,7 @@ def panels(timelines: Mapping[str, Timeline], *, title: str, subtitle: str = "")
     counts = [max(len(streams(timeline)), 2) for timeline in timelines.values()]
     top = _TOP + (_NAME if len(timelines) > 1 else 0.0)
     height = top + sum(_ROW * count + _BOTTOM for count in counts)
-    figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, facecolor="white")
+    figure = new_figure(_WIDTH, height)
     longest = max(timeline.makespan for timeline in timelines.values())
     every = [span for timeline in timelines.values() for span in timeline.spans if span.seconds > 0]
     colours = _colours(every)
@@ -88,27 +87,13 @@ def panels(timelines: Mapping[str, Timeline], *, title: str, subtitle: str = "")
         axes = figure.add_axes((_LEFT / _WIDTH, low / height, _PLOT / _WIDTH, _ROW * count / height))
         _panel(axes, timeline, longest, colours)
         if name:
-            axes.text(0, 1.02, name, transform=axes.transAxes, va="bottom", size=11, weight="bold", color=_INK)
+            axes.text(0, 1.02, name, transform=axes.transAxes, va="bottom", size=11, weight="bold", color=INK, **PLAIN)
         top += _ROW * count + _BOTTOM
-    legend: list[Artist] = [Patch(color=colour, label=kind) for kind, colour in colours.items()]
+    handles: list[Artist] = [Patch(color=colour, label=kind) for kind, colour in colours.items()]
     if any(timeline.preds for timeline in timelines.values()):
-        legend.append(Line2D([], [], color=_INK, linewidth=2, label="critical path"))
-    figure.text(_LEFT / _WIDTH, 1 - 0.42 / height, title, size=15, weight="bold", color=_INK)
-    figure.text(_LEFT / _WIDTH, 1 - 0.70 / height, subtitle, size=10.5, color=_QUIET)
-    figure.legend(
-        handles=legend,
-        loc="lower left",
-        bbox_to_anchor=(_LEFT / _WIDTH, 0.1 / height),
-        ncols=max(len(legend), 1),
-        frameon=False,
-        borderpad=0,
-        borderaxespad=0,
-        fontsize=10.5,
-        labelcolor=_INK,
-        handlelength=1.1,
-        handleheight=0.9,
-        columnspacing=1.6,
-    )
+        handles.append(Line2D([], [], color=INK, linewidth=2, label="critical path"))
+    heading(figure, title, subtitle, left=_LEFT)
+    legend(figure, handles, left=_LEFT)
     return figure
 
 
@@ -126,17 +111,6 @@ def _panel(axes: Axes, timeline: Timeline, longest: float, colours: dict[str, st
     _names(axes, shown, rows, longest, scale, colours)
     if timeline.preds:
         _underline(axes, [spans[i] for i in critical_path(timeline)], rows, scale)
-
-
-def save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write the figure in the format that the suffix names: png, svg, pdf. Raises InputError if it cannot."""
-    try:
-        figure.savefig(path, dpi=figure.dpi)
-    except OSError as error:
-        raise InputError(f"cannot write the picture: {error.strerror}", where=str(path)) from None
-    except ValueError as error:
-        hint = "end the name in .png, .svg or .pdf"
-        raise InputError(f"cannot write the picture: {error}", where=str(path), hint=hint) from None
 
 
 def _time_unit(makespan: float) -> tuple[float, str]:
@@ -159,22 +133,22 @@ def _frame(axes: Axes, rows: dict[str, int], timeline: Timeline, longest: float,
     makespan = timeline.makespan
     axes.set_xlim(0, longest * scale or 1.0)
     axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)  # the first stream on top
-    axes.barh(list(rows.values()), makespan * scale, height=_BAR, color=_LANE, zorder=0)
+    axes.barh(list(rows.values()), makespan * scale, height=_BAR, color=LANE, zorder=0)
     axes.set_yticks(list(rows.values()), [ROWS.get(stream, stream) for stream in rows])
     beside = axes.get_yaxis_transform()
     for stream, row in rows.items():
         own = Timeline(tuple(span for span in timeline.spans if span.stream == stream))
         share = sum(busy_seconds(own).values()) / makespan if makespan else 0.0
-        axes.text(1.012, row, f"{share:.0%}", transform=beside, va="center", size=11, color=_INK)
-    axes.text(1.012, 1.02, "busy", transform=axes.transAxes, va="bottom", size=9.5, color=_QUIET)
+        axes.text(1.012, row, f"{share:.0%}", transform=beside, va="center", size=11, color=INK)
+    axes.text(1.012, 1.02, "busy", transform=axes.transAxes, va="bottom", size=9.5, color=QUIET)
     since = f" from t = {show(timeline.start, 'seconds')}" if timeline.start else ""
-    axes.set_xlabel(f"time ({unit}){since}", size=10.5, color=_QUIET, loc="left")
+    axes.set_xlabel(f"time ({unit}){since}", size=10.5, color=QUIET, loc="left")
     axes.spines[:].set_visible(False)
-    axes.tick_params(axis="both", length=0, labelcolor=_INK)
+    axes.tick_params(axis="both", length=0, labelcolor=INK)
     axes.tick_params(axis="x", labelsize=10.5)
     axes.tick_params(axis="y", labelsize=11)
     axes.set_axisbelow(True)
-    axes.grid(axis="x", color=_GRID, linewidth=0.6)
+    axes.grid(axis="x", color=GRID, linewidth=0.6)
 
 
 def _bars(axes: Axes, spans: list[Span], rows: dict[str, int], longest: float, scale: float, colour: str) -> None:
@@ -183,7 +157,7 @@ def _bars(axes: Axes, spans: list[Span], rows: dict[str, int], longest: float, s
     for span in spans:
         left, right, low = span.start * scale, span.end * scale, rows[span.stream] - _BAR / 2
         corners.append([(left, low), (left, low + _BAR), (right, low + _BAR), (right, low)])
-    dots = _PLOT * _DPI / longest  # per second
+    dots = _PLOT * DPI / longest  # per second
     # A white rim parts bars that touch, where they can spare it. Not snapped, a bar thinner than a dot
     # tints that dot instead of vanishing.
     rims = [0.5 if span.seconds * dots > 6 else 0.0 for span in spans]
@@ -205,12 +179,12 @@ def _names(
     for span in spans:
         if span.seconds / longest * _PLOT > 0.085 * len(span.name) + 0.08:  # inches, at this size
             red, green, blue = to_rgb(colours[span.kind])
-            colour = _INK if 0.299 * red + 0.587 * green + 0.114 * blue > 0.45 else "white"
+            colour = INK if 0.299 * red + 0.587 * green + 0.114 * blue > 0.45 else "white"
             middle = (span.start + span.end) / 2 * scale
-            axes.text(middle, rows[span.stream], span.name, ha="center", va="center", size=8.5, color=colour)
+            axes.text(middle, rows[span.stream], span.name, ha="center", va="center", size=8.5, color=colour, **PLAIN)
 
 
 def _underline(axes: Axes, spans: list[Span], rows: dict[str, int], scale: float) -> None:
     lows = [rows[span.stream] + _BAR / 2 + 0.06 for span in spans]
     starts, ends = [span.start * scale for span in spans], [span.end * scale for span in spans]
-    axes.hlines(lows, starts, ends, color=_INK, linewidth=2, zorder=3, label="critical path")
+    axes.hlines(lows, starts, ends, color=INK, linewidth=2, zorder=3, label="critical path")
