@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -38,6 +38,8 @@ from specsim.workload import Workload, prompt_lengths
 if TYPE_CHECKING:
     from specsim.exports.export import Export
     from specsim.planner.compare import Comparison
+    from specsim.whatif.sweep import Sweep
+    from specsim.whatif.vary import Field, Value
 
 __all__ = [
     "Simulation",
@@ -49,6 +51,7 @@ __all__ = [
     "plan",
     "read_plan",
     "simulate",
+    "sweep",
     "write_plan",
 ]
 
@@ -129,6 +132,47 @@ def export(plan: Plan | str | Path, *, for_: str) -> Export:
     InfeasibleError for a plan that it cannot run."""
     engines = import_module("specsim.exports.table")  # published systems again: see `compare`
     found: Export = engines.export_for(plan if isinstance(plan, Plan) else read_plan(plan), for_)
+    return found
+
+
+def sweep(
+    vary: Mapping[str, str | Sequence[Value]],
+    *,
+    fix: Mapping[str, Any] | None = None,
+    thorough: bool = False,
+    jobs: int = -1,
+    cluster: str | None = None,
+    journal: str | Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> Sweep:
+    """The question of `options` (those of `case`) planned anew wherever the fields that `vary` names take its values:
+    `{"link": "8..64GB/s:5", "gamma": [0, 4]}`, numbers in base units. For the rest see `run_sweep`.
+
+    Raises InputError for bad input.
+    """
+    varying, sweeping = (import_module(f"specsim.whatif.{name}") for name in ("vary", "sweep"))
+    axes = [varying.axis(name, values) for name, values in vary.items()]
+
+    def ask(values: Mapping[Field, Value]) -> tuple[Case, Fixed]:
+        by_owner: dict[str, dict[str, Any]] = {"option": dict(options), "fix": dict(fix or {}), "scale": {}}
+        for field, value in values.items():
+            by_owner[field.owner][field.key] = value
+        asked, fixes, factors = by_owner.values()
+        if str(asked.get("draft") or "none") == "none":
+            asked.pop("acceptance", None)  # an acceptance varies for the drafts that there are
+        question = case(**asked)
+        return question.on(question.machine.scaled(**factors)), fixed(fixes)
+
+    found: Sweep = sweeping.run_sweep(
+        ask,
+        axes,
+        thorough=thorough,
+        jobs=jobs,
+        cluster=cluster,
+        journal=None if journal is None else Path(journal),
+        progress=progress,
+    )
     return found
 
 

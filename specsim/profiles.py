@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -66,7 +67,14 @@ def find(kind: str, name: str) -> Path:
 
 def read(path: str | Path, kind: str | None = None) -> Profile:
     """The checked profile in a YAML file. Raises InputError for the first thing wrong with it."""
-    profile, errors = _checked(Path(path), kind)
+    path = Path(path)
+    return _read(path, kind, path.stat().st_mtime_ns if path.exists() else 0)
+
+
+@lru_cache(maxsize=256)
+def _read(path: Path, kind: str | None, _changed: int) -> Profile:
+    """Each state of a file is read once, as a sweep asks for the same few hundreds of times."""
+    profile, errors = _checked(path, kind)
     if profile is None:
         raise errors[0]
     return profile

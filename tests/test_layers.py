@@ -26,6 +26,7 @@ LAYERS = (
     {"simulator", "timeline"},
     {"systems"},
     {"planner"},
+    {"whatif"},
     {"validation", "exports"},
     {"report", "api"},
     {"published"},

@@ -47,6 +47,11 @@ def question_options(command: F, *, required: bool = True) -> F:
     return reduce(lambda decorated, option: option(decorated), reversed(options), command)
 
 
-def question(*, link: float | None, disk_bandwidth: float | None, **options: Any) -> Case:
+def question(**options: Any) -> Case:
     """The case that the options describe."""
-    return api.case(**options, link_bytes_per_s=link, disk_bytes_per_s=disk_bandwidth)
+    return api.case(**case_options(**options))
+
+
+def case_options(*, link: float | None, disk_bandwidth: float | None, **options: Any) -> dict[str, Any]:
+    """The options under the names that `api.case` has for them."""
+    return {**options, "link_bytes_per_s": link, "disk_bytes_per_s": disk_bandwidth}

@@ -19,19 +19,24 @@ BUDGETS: Final = {"vram": "vram_budget_bytes", "ram": "ram_budget_bytes"}
 
 
 def explain_infeasible(case: Case, fixed: Fixed) -> InfeasibleError:
-    """The error for a case of which no candidate fits. The least demanding candidate shows what is missing."""
-    evaluator = Evaluator(case, fixed)
-    tried = [(shortage(evaluator.problem(c)).missing, c) for c in least_demanding(case, fixed)]
-    missing, least = min(tried, key=lambda pair: sum(pair[0].values()))
-    short = max(missing.items(), key=lambda item: item[1], default=(("decode", case.machine.fast), 0.0))
-    (phase, memory), size = short
+    """The error for a case of which no candidate fits: what is short, and what would fit."""
+    what, missing = shortest(case, fixed)
     fits = list(_changes(case, fixed, missing))
-    what = f"no plan fits: {memory} is short by {show(size, 'bytes')} in {phase} (with {least.label})"
-    if not missing:
-        what = f"no plan fits what is fixed, though no memory is short (with {least.label})"
     return InfeasibleError(
         f"{what}; what fits: {', or '.join(fits) if fits else 'a larger machine or a smaller target'}"
     )
+
+
+def shortest(case: Case, fixed: Fixed) -> tuple[str, Mapping[tuple[str, str], float]]:
+    """What is missing where no candidate fits, as the least demanding one shows: in words, and the bytes by phase and
+    memory."""
+    evaluator = Evaluator(case, fixed)
+    tried = [(shortage(evaluator.problem(c)).missing, c) for c in least_demanding(case, fixed)]
+    missing, least = min(tried, key=lambda pair: sum(pair[0].values()))
+    if not missing:
+        return f"no plan fits what is fixed, though no memory is short (with {least.label})", missing
+    (phase, memory), size = max(missing.items(), key=lambda item: item[1])
+    return f"no plan fits: {memory} is short by {show(size, 'bytes')} in {phase} (with {least.label})", missing
 
 
 def _changes(case: Case, fixed: Fixed, missing: Mapping[tuple[str, str], float]) -> Iterator[str]:

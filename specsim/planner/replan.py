@@ -117,7 +117,7 @@ def _made(case: Case, fixed: Fixed, seed: Candidate, requests: int) -> Iterator[
     policy = seed.policy
     for size in (policy.batch, round(policy.batch * case.workload.requests / requests)):
         batch = fixed.batch or max(1, min(size, most))
-        yield make(case, strategy, gamma, batch, policy.ring_slots, policy.expert_fetch, fixed, seed.cuts)
+        yield make(case, strategy, gamma, batch, policy.ring_slots, policy.expert_fetch, fixed, seed.cuts)  # type: ignore[arg-type]
 
 
 def _steps(case: Case, fixed: Fixed, c: Candidate) -> Iterator[Candidate]:

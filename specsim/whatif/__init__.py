@@ -1,0 +1,1 @@
+"""What-ifs: the same question for other machines, models and numbers, planned anew."""

@@ -1,0 +1,134 @@
+"""A sweep: the same question with other numbers, planned anew at every point of a grid.
+
+Points are planned in any order, by any number of processes, on this machine or a cluster, and interrupted at will: the
+answer to a point depends on nothing but the point and the question that is varied. That question, in every combination
+of varied names, is searched in full first, and what wins there is where points start from (`planner.replan`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import joblib
+import msgspec
+
+from specsim.case import Case
+from specsim.errors import InputError
+from specsim.planner.candidates import Fixed, check
+from specsim.planner.replan import Carried, carry
+from specsim.planner.search import Search
+from specsim.whatif.answer import Answer, answer
+from specsim.whatif.cluster import workers
+from specsim.whatif.journal import Journal, key
+from specsim.whatif.vary import Axis, Field, Value
+
+Question = tuple[Case, Fixed]
+#: the question with fields at these values; raises InputError where it makes no sense
+Ask = Callable[[Mapping[Field, Value]], Question]
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """The axes, and an answer for every point in the order of `points`: the last axis moves fastest."""
+
+    axes: tuple[Axis, ...]
+    answers: tuple[Answer, ...]
+
+    def points(self) -> Iterator[tuple[Value, ...]]:
+        """The values of every point, in base units."""
+        return itertools.product(*(axis.values for axis in self.axes))
+
+    def columns(self) -> list[str]:
+        """Names of the columns of `rows`."""
+        return [*(axis.field.column for axis in self.axes), *Answer.__struct_fields__]
+
+    def rows(self) -> list[list[Any]]:
+        """A row for every point: its values, in the units that `columns` names, and its answer."""
+        return [
+            [*(axis.field.shown(v) for axis, v in zip(self.axes, point, strict=True)), *msgspec.structs.astuple(found)]
+            for point, found in zip(self.points(), self.answers, strict=True)
+        ]
+
+    def to_frame(self) -> Any:
+        """The rows as a pandas DataFrame."""
+        import pandas as pd  # only here: importing pandas takes as long as planning a dozen points
+
+        return pd.DataFrame(self.rows(), columns=self.columns())
+
+
+def run_sweep(
+    ask: Ask,
+    axes: Sequence[Axis],
+    *,
+    thorough: bool = False,
+    jobs: int = -1,
+    cluster: str | None = None,
+    journal: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Sweep:
+    """Plan every point whose answer is not in the `journal`, in `jobs` processes (-1: one for each core) or on a
+    `cluster`. `thorough` searches every point in full. `progress(done, all)` is told as answers come.
+
+    Raises InputError where no point makes sense.
+    """
+    grid = [dict(zip((axis.field for axis in axes), v, strict=True)) for v in _values(axes)]
+    asked = [_asked(ask, point) for point in grid]
+    if all(isinstance(question, InputError) for question in asked):
+        raise asked[0] if isinstance(asked[0], InputError) else InputError("nothing is varied", where="--vary")
+    bases = [None if thorough else _base(ask, point) for point in grid]
+    names = [key(*pair) for pair in zip(asked, bases, strict=True)]
+    book = Journal(journal, Answer)
+    left = {
+        name: (question, base)
+        for name, question, base in zip(names, asked, bases, strict=True)
+        if not isinstance(question, InputError) and name not in book.answers
+    }
+    tell = progress or (lambda done, of: None)
+    with workers(cluster):
+        run = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
+        first = {key(base): base for _, base in left.values() if base is not None}
+        carried: dict[str | None, Carried | None] = {None: None}
+        carried |= run(joblib.delayed(_search)(name, base) for name, base in first.items())
+        tasks = (
+            joblib.delayed(_answer)(name, question, carried[None if base is None else key(base)])
+            for name, (question, base) in left.items()
+        )
+        for done, (name, found) in enumerate(run(tasks), start=len(grid) - len(left)):
+            book.append(name, found)
+            tell(done + 1, len(grid))
+    said = [
+        Answer(why=str(q)) if isinstance(q, InputError) else book.answers[n] for q, n in zip(asked, names, strict=True)
+    ]
+    return Sweep(tuple(axes), tuple(said))
+
+
+def _values(axes: Sequence[Axis]) -> Iterator[tuple[Value, ...]]:
+    return itertools.product(*(axis.values for axis in axes))
+
+
+def _asked(ask: Ask, point: Mapping[Field, Value]) -> Question | InputError:
+    """The question of a point. A combination that makes no sense is an answer too, of that point."""
+    try:
+        case, fixed = ask(point)
+        check(case, fixed)
+    except InputError as error:
+        return error
+    return case, fixed
+
+
+def _base(ask: Ask, point: Mapping[Field, Value]) -> Question | None:
+    """What is varied: the question with the point's names, but its own numbers. None where it has none of its own."""
+    asked = _asked(ask, {field: value for field, value in point.items() if field.names})
+    return None if isinstance(asked, InputError) else asked
+
+
+def _search(name: str, question: Question) -> tuple[str, Carried]:
+    return name, carry(question[0], Search(*question).run())
+
+
+def _answer(name: str, question: Question, carried: Carried | None) -> tuple[str, Answer]:
+    return name, answer(*question, carried)
