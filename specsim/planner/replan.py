@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from specsim.case import Case
-from specsim.decision import BATCHES
-from specsim.planner.candidates import GAMMAS, Candidate, Fixed, batch_sizes, make
+from specsim.decision import BATCHES, StrategyName
+from specsim.planner.candidates import GAMMAS, MOST_CUTS, Candidate, Fixed, batch_sizes, make
 from specsim.planner.evaluate import Evaluator
 from specsim.planner.problem import Placed
 from specsim.planner.search import Found, Search, SearchResult
@@ -23,9 +23,13 @@ from specsim.planner.search import Found, Search, SearchResult
 CARRIED: Final = 0.9
 #: the most that are, of each kind
 OF_A_KIND: Final = 2
-#: a kind is simulated if it promises this share of what the other does: promises do not see that processors are chosen
-#: anew when few sequences are left
-HEARD: Final = 0.8
+#: a kind, speculative or not, is simulated if the other promises to take at least this share of its time: promises
+#: do not see how few sequences a batch ends with, which costs plans that speculate more
+HEARD: Final = {True: 0.95, False: 0.8}
+#: a neighbour that is simulated too promises to take at most so much of the time
+ALIKE: Final = 1.05
+#: the schedule that is most like another
+OTHER: Final[dict[str, StrategyName]] = {"serial": "merged", "merged": "serial"}
 #: placements and simulations of a search where nothing that was carried over fits
 LIMITS: Final = (45, 6)
 
@@ -63,8 +67,11 @@ def replan(case: Case, fixed: Fixed, carried: Carried) -> Found | None:
         found = Search(case, fixed, placements=placements, simulations=simulations, survey=False).run().found
         return found[0] if found else None
     least = min(map(walk.seconds, tops))
-    heard = [walk.simulate(c) for c in tops if HEARD * walk.seconds(c) <= least]
-    return max(heard, key=lambda found: found.tokens_per_second)
+    tops = [c for c in tops if HEARD[_speculates(c)] * walk.seconds(c) <= least]
+    others = [
+        other for c in tops for other in _others(case, fixed, c) if walk.seconds(other) <= ALIKE * walk.seconds(c)
+    ]
+    return max(map(walk.simulate, (*tops, *others)), key=lambda found: found.tokens_per_second)
 
 
 class _Walk:
@@ -128,6 +135,17 @@ def _steps(case: Case, fixed: Fixed, c: Candidate) -> Iterator[Candidate]:
     batches = _beside(sizes, policy.batch) if fixed.batch is None else []
     for gamma, batch in [(gamma, policy.batch) for gamma in gammas] + [(policy.gamma, batch) for batch in batches]:
         yield make(case, c.strategy, gamma, batch, policy.ring_slots, policy.expert_fetch, fixed, c.cuts)
+
+
+def _others(case: Case, fixed: Fixed, c: Candidate) -> Iterator[Candidate]:
+    """Without speculation: as many sequences in two batches instead of one, or the other way round. Neither roofline
+    nor promise see well which is better. Prefill sweeps are cut once more, as shorter ones hide as well."""
+    policy, strategy = c.policy, OTHER.get(c.strategy)
+    able = fixed.strategy is None and fixed.batch is None and policy.in_flight > 1
+    if able and strategy is not None and not _speculates(c):
+        cuts = min(2 * c.cuts, MOST_CUTS)
+        batch = math.ceil(policy.in_flight / BATCHES[strategy])
+        yield make(case, strategy, policy.gamma, batch, policy.ring_slots, policy.expert_fetch, fixed, cuts)
 
 
 def _beside(values: tuple[int, ...], value: int) -> list[int]:
