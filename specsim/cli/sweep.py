@@ -16,12 +16,13 @@ from specsim.cli.options import check_folder, check_picture, format_option
 from specsim.cli.question import case_options, question_options
 from specsim.cli.tables import Cell, emit, progress
 from specsim.errors import InputError
+from specsim.whatif.answer import Answer
 from specsim.whatif.sweep import Sweep
 from specsim.whatif.vary import FIELDS
 
 TABLES: Final = (".csv", ".parquet")
 #: columns of the table that a person reads, after those of the fields
-SHOWN: Final = ("tokens/s", "strategy", "gamma", "in flight", "in VRAM", "by the CPU", "why none")
+SHOWN: Final = ("tokens/s", "plan", "in flight", "in VRAM", "by the CPU", "why none")
 #: fields that one picture can show
 MOST: Final = 3
 
@@ -140,15 +141,11 @@ def _write(found: Sweep, path: Path) -> None:
 
 def _rows(found: Sweep) -> list[list[Cell]]:
     return [
-        [
-            *row[: len(found.axes)],
-            a.tokens_per_second,
-            a.strategy,
-            a.gamma,
-            a.in_flight,
-            a.vram_share,
-            a.cpu_share,
-            a.why,
-        ]
+        [*row[: len(found.axes)], a.tokens_per_second, _plan(a), a.in_flight, a.vram_share, a.cpu_share, a.why]
         for row, a in zip(found.rows(), found.answers, strict=True)
     ]
+
+
+def _plan(found: Answer) -> str | None:
+    speculation = f"gamma {found.gamma}" if found.gamma else "no speculation"
+    return None if found.strategy is None else f"{found.strategy}, {speculation}"

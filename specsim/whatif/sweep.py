@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import joblib
-import msgspec
 
 from specsim.case import Case
 from specsim.errors import InputError
@@ -43,13 +42,16 @@ class Sweep:
         return itertools.product(*(axis.values for axis in self.axes))
 
     def columns(self) -> list[str]:
-        """Names of the columns of `rows`."""
-        return [*(axis.field.column for axis in self.axes), *Answer.__struct_fields__]
+        """Names of the columns of `rows`: those of the fields, then those of an answer that are none of them."""
+        return [*(axis.field.column for axis in self.axes), *self._told()]
 
     def rows(self) -> list[list[Any]]:
         """A row for every point: its values, in the units that `columns` names, and its answer."""
         return [
-            [*(axis.field.shown(v) for axis, v in zip(self.axes, point, strict=True)), *msgspec.structs.astuple(found)]
+            [
+                *(axis.field.shown(v) for axis, v in zip(self.axes, point, strict=True)),
+                *(getattr(found, name) for name in self._told()),
+            ]
             for point, found in zip(self.points(), self.answers, strict=True)
         ]
 
@@ -58,6 +60,10 @@ class Sweep:
         import pandas as pd  # only here: importing pandas takes as long as planning a dozen points
 
         return pd.DataFrame(self.rows(), columns=self.columns())
+
+    def _told(self) -> list[str]:
+        varied = {axis.field.name for axis in self.axes}
+        return [name for name in Answer.__struct_fields__ if name not in varied]
 
 
 def run_sweep(

@@ -89,7 +89,7 @@ def _fields() -> dict[str, Field]:
 #: name -> what can be varied
 FIELDS: Final = _fields()
 _RANGE: Final = re.compile(r"(?P<low>[^.,:]*(?:\.\d[^.,:]*)?)\.\.(?P<high>[^,:]+):(?P<count>\d+)")
-_UNIT: Final = re.compile(r"[A-Za-z%/]+\Z")
+_NUMBER: Final = re.compile(r"[\d.]+\s*(?P<unit>[A-Za-z%/]*)")
 
 
 def field(name: str) -> Field:
@@ -109,8 +109,8 @@ def axis(name: str, values: str | Sequence[Value]) -> Axis:
     elif ".." in values:
         given = _range(of, values)
     else:
-        unit = _UNIT.search(values)
-        given = [_read(of, word.strip(), unit[0] if unit else "") for word in values.split(",")]
+        words = [word.strip() for word in values.split(",")]
+        given = [_read(of, word, _unit(words[-1])) for word in words]
     if not given:
         raise InputError("has no values", where=f"--vary {name}", hint=f"for example {name}=...,...")
     return Axis(of, tuple(dict.fromkeys(given)))
@@ -124,8 +124,7 @@ def _range(of: Field, text: str) -> list[Value]:
     if match is None or not of.numeric:
         hint = "write LOW..HIGH:COUNT, for example 8..64GB/s:5" if of.numeric else "list its values: a,b,c"
         raise InputError(f"{text!r} is no range of values", where=where, hint=hint)
-    unit = _UNIT.search(match["high"])
-    low, high = (float(_read(of, match[end].strip(), unit[0] if unit else "")) for end in ("low", "high"))
+    low, high = (float(_read(of, match[end].strip(), _unit(match["high"]))) for end in ("low", "high"))
     count = int(match["count"])
     if not low < high or count < 2:
         raise InputError(f"{text!r} does not rise in 2 or more steps", where=where, hint="write LOW..HIGH:COUNT")
@@ -150,7 +149,13 @@ def _read(of: Field, word: str, unit: str) -> Value:
         return int(word)
     if of.name == "acceptance" and not re.match(r"[\d.]", word):
         return word  # a pair's name
-    return units.parse(word if _UNIT.search(word) else word + unit, of.kind, where=where, zero=of.name == "acceptance")
+    return units.parse(word if _unit(word) else word + unit, of.kind, where=where, zero=of.name == "acceptance")
+
+
+def _unit(word: str) -> str:
+    """The unit after a number, if there is one."""
+    match = _NUMBER.fullmatch(word)
+    return match["unit"] if match else ""
 
 
 def _checked(of: Field, value: Any) -> Value:
