@@ -22,12 +22,12 @@ from specsim.planner.search import Found, Search, SearchResult
 #: a plan is carried over if it reached this share of the best of its kind
 CARRIED: Final = 0.9
 #: the most that are, of each kind
-OF_A_KIND: Final = 2
+OF_A_KIND: Final = 1
 #: a kind, speculative or not, is simulated if the other promises to take at least this share of its time: promises
 #: do not see how few sequences a batch ends with, which costs plans that speculate more
 HEARD: Final = {True: 0.95, False: 0.8}
 #: a neighbour that is simulated too promises to take at most so much of the time
-ALIKE: Final = 1.05
+ALIKE: Final = 1.02
 #: the schedule that is most like another
 OTHER: Final[dict[str, StrategyName]] = {"serial": "merged", "merged": "serial"}
 #: placements and simulations of a search where nothing that was carried over fits

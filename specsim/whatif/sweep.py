@@ -85,7 +85,7 @@ def run_sweep(
     asked = [_asked(ask, point) for point in grid]
     if all(isinstance(question, InputError) for question in asked):
         raise asked[0] if isinstance(asked[0], InputError) else InputError("nothing is varied", where="--vary")
-    bases = [None if thorough else _base(ask, point) for point in grid]
+    bases = [None] * len(grid) if thorough else _bases(ask, grid)
     names = [key(*pair) for pair in zip(asked, bases, strict=True)]
     book = Journal(journal, Answer)
     left = {
@@ -126,10 +126,13 @@ def _asked(ask: Ask, point: Mapping[Field, Value]) -> Question | InputError:
     return case, fixed
 
 
-def _base(ask: Ask, point: Mapping[Field, Value]) -> Question | None:
-    """What is varied: the question with the point's names, but its own numbers. None where it has none of its own."""
-    asked = _asked(ask, {field: value for field, value in point.items() if field.names})
-    return None if isinstance(asked, InputError) else asked
+def _bases(ask: Ask, grid: Sequence[Mapping[Field, Value]]) -> list[Question | None]:
+    """What is varied, for each point: the question with the point's names, but its own numbers. None where it has none
+    of its own."""
+    named = [tuple((field, value) for field, value in point.items() if field.names) for point in grid]
+    asked = {names: _asked(ask, dict(names)) for names in dict.fromkeys(named)}
+    questions = {names: None if isinstance(base, InputError) else base for names, base in asked.items()}
+    return [questions[names] for names in named]
 
 
 def _search(name: str, question: Question) -> tuple[str, Carried]:
