@@ -14,6 +14,7 @@ from typing import Final
 
 from specsim.case import Case
 from specsim.decision import BATCHES, StrategyName
+from specsim.memory import peak_items, shortfall
 from specsim.planner.candidates import GAMMAS, MOST_CUTS, Candidate, Fixed, batch_sizes, make
 from specsim.planner.evaluate import Evaluator
 from specsim.planner.problem import Placed
@@ -36,13 +37,15 @@ LIMITS: Final = (45, 6)
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """What a search leaves to questions like its own: candidates worth starting from, and its number of requests."""
+    """What the search of a question leaves to those like it: candidates worth starting from, and the best plan."""
 
-    requests: int
+    case: Case
+    fixed: Fixed
     candidates: tuple[Candidate, ...]
+    best: Found | None
 
 
-def carry(case: Case, result: SearchResult) -> Carried:
+def carry(case: Case, fixed: Fixed, result: SearchResult) -> Carried:
     """The best plans of each kind that a search of `case` found."""
     kept: list[Candidate] = []
     for speculative in (False, True):
@@ -50,13 +53,14 @@ def carry(case: Case, result: SearchResult) -> Carried:
         near = [f for f in kind if f.tokens_per_second >= CARRIED * kind[0].tokens_per_second]
         strategies = dict.fromkeys(f.candidate.strategy for f in near)
         kept += [next(f.candidate for f in near if f.candidate.strategy == s) for s in strategies][:OF_A_KIND]
-    return Carried(case.workload.requests, tuple(kept))
+    return Carried(case, fixed, tuple(kept), next(iter(result.found), None))
 
 
 def replan(case: Case, fixed: Fixed, carried: Carried) -> Found | None:
     """The best plan for `case` that lies near what was `carried` over; None where nothing fits at all."""
     walk = _Walk(case, fixed)
-    seeds = dict.fromkeys(made for seed in carried.candidates for made in _made(case, fixed, seed, carried.requests))
+    requests = carried.case.workload.requests
+    seeds = dict.fromkeys(made for seed in carried.candidates for made in _made(case, fixed, seed, requests))
     tops = []
     for speculative in (False, True):
         able = [c for c in seeds if _speculates(c) == speculative and walk.seconds(c) < math.inf]
@@ -71,7 +75,8 @@ def replan(case: Case, fixed: Fixed, carried: Carried) -> Found | None:
     others = [
         other for c in tops for other in _others(case, fixed, c) if walk.seconds(other) <= ALIKE * walk.seconds(c)
     ]
-    return max(map(walk.simulate, (*tops, *others)), key=lambda found: found.tokens_per_second)
+    heard = [*map(walk.simulate, (*tops, *others)), *_as_it_was(walk, carried)]
+    return max(heard, key=lambda f: f.tokens_per_second)
 
 
 class _Walk:
@@ -108,6 +113,22 @@ class _Walk:
         assert placed is not None, "only what fits is simulated"
         decision = self.evaluator.with_tails(placed.decision)
         return Found(candidate, decision, self.evaluator.simulate(decision))
+
+
+def _as_it_was(walk: _Walk, carried: Carried) -> Iterator[Found]:
+    """The carried plan itself, for the same work on a machine that holds it: so none that is better in everything is
+    told to be slower. Where RAM is no less, what may be page-locked is no less either."""
+    case, base, best = walk.case, carried.case, carried.best
+    same = (case.workload, case.target, case.draft, walk.fixed) == (
+        base.workload,
+        base.target,
+        base.draft,
+        carried.fixed,
+    )
+    if best is None or not same or case.machine.ram_budget_bytes < base.machine.ram_budget_bytes:
+        return
+    if shortfall(case.machine.budgets(), peak_items(case, best.decision)) is None:
+        yield Found(best.candidate, best.decision, walk.evaluator.simulate(best.decision))
 
 
 def _speculates(candidate: Candidate) -> bool:

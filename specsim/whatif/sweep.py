@@ -136,7 +136,7 @@ def _bases(ask: Ask, grid: Sequence[Mapping[Field, Value]]) -> list[Question | N
 
 
 def _search(name: str, question: Question) -> tuple[str, Carried]:
-    return name, carry(question[0], Search(*question).run())
+    return name, carry(*question, Search(*question).run())
 
 
 def _answer(name: str, question: Question, carried: Carried | None) -> tuple[str, Answer]:
