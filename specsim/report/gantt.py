@@ -5,7 +5,7 @@ matplotlib takes long to load, so nothing imports this module at start-up.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -21,7 +21,7 @@ from specsim.report.style import DPI, GRID, INK, LANE, PLAIN, QUIET, heading, le
 from specsim.timeline.timeline import Span, Timeline, busy_seconds, critical_path, streams
 from specsim.units import show
 
-__all__ = ["COLOURS", "ROWS", "gantt", "panels", "save"]
+__all__ = ["COLOURS", "ROWS", "gantt", "kind_colours", "panels", "save"]
 
 ROWS: Final = {
     "gpu": "GPU",
@@ -81,7 +81,7 @@ def panels(timelines: Mapping[str, Timeline], *, title: str, subtitle: str = "")
     figure = new_figure(_WIDTH, height)
     longest = max(timeline.makespan for timeline in timelines.values())
     every = [span for timeline in timelines.values() for span in timeline.spans if span.seconds > 0]
-    colours = _colours(every)
+    colours = kind_colours(every)
     for (name, timeline), count in zip(timelines.items(), counts, strict=True):
         low = height - top - _ROW * count
         axes = figure.add_axes((_LEFT / _WIDTH, low / height, _PLOT / _WIDTH, _ROW * count / height))
@@ -120,7 +120,7 @@ def _time_unit(makespan: float) -> tuple[float, str]:
     return (1e3, "ms") if makespan >= 2e-3 else (1e6, "us")
 
 
-def _colours(spans: list[Span]) -> dict[str, str]:
+def kind_colours(spans: Iterable[Span]) -> dict[str, str]:
     """Colour by kind: the known ones in the palette's order, then the others in order of appearance."""
     seen = dict.fromkeys(span.kind for span in spans)
     strange = [kind for kind in seen if kind not in COLOURS]
