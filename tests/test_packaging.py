@@ -43,6 +43,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_the_packages_the_facts_and_the_licence(wheel: Path) -> None:
     names = contents(wheel).keys()
     code = files("specsim", "*.py") | files("executor", "*.py") | files("executor/demo", "*.*")
+    code |= files("specsim", "*.css") | files("specsim", "*.js")
     facts = {f"specsim/_{name}" for name in files("profiles", "*.*")}
     licences = {f"{INFO}/licenses/LICENSE", f"{INFO}/licenses/executor/demo/LICENSE-PSF"}
     assert code | facts | licences | {"specsim/py.typed"} <= names

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from importlib import import_module
+from pathlib import Path
 
 import click
 
 from specsim import api
 from specsim.cli.options import format_option
+from specsim.cli.reporting import check_report, report_option, write_report
 from specsim.cli.tables import emit
 from specsim.timeline import write_trace
 
@@ -19,9 +21,11 @@ from specsim.timeline import write_trace
     "--trace", type=click.Path(dir_okay=False), help="Write a Perfetto trace (JSON) of the round and the prefill."
 )
 @click.option("--plot", type=click.Path(dir_okay=False), help="Draw the round as a Gantt picture: .png, .svg or .pdf.")
+@report_option
 @format_option("table", "json", "csv")
-def simulate(plan_file: str, trace: str | None, plot: str | None, fmt: str) -> None:
+def simulate(plan_file: str, trace: str | None, plot: str | None, report: Path | None, fmt: str) -> None:
     """Show the timeline of a plan: one round in mid-job, by stream and kind of task."""
+    check_report(report)
     plan = api.read_plan(plan_file)
     found = api.simulate(plan)
     if trace is not None:
@@ -34,6 +38,8 @@ def simulate(plan_file: str, trace: str | None, plot: str | None, fmt: str) -> N
             found.round, title=title, subtitle=f"{rate:.1f} useful tokens/s; {plan.predicted.bottleneck}"
         )
         gantt.save(figure, plot)
+    if report is not None:
+        write_report(report, plan, found)
     busy: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0, 0.0])
     for span in found.round.spans:
         sums = busy[span.stream, span.kind]

@@ -12,7 +12,7 @@ from specsim.timeline import Timeline, critical_path, streams
 MOST: Final = 8000
 #: black is the colour of ink, and ink is white by night
 _INK: Final = {"#000000": "var(--ink)"}
-_HINT: Final = (
+HINT: Final = (
     "Drag to move; Ctrl and the wheel, or a double click, to zoom; point at a task to see what it is. "
     "Keys: arrows, + and -, 0 for all of it."
 )
@@ -54,7 +54,7 @@ def timeline_element(index: int, title: str, timeline: Timeline) -> Html:
     ]
     if timeline.preds:
         shown.append(tag("li", tag("span", class_="swatch critical"), "critical path"))
-    hint = _HINT if len(spans) <= MOST else f"The first {MOST} of {len(spans)} tasks. {_HINT}"
+    cut = [tag("p", f"The first {MOST} of {len(spans)} tasks.", class_="hint")] if len(spans) > MOST else []
     buttons = [
         tag("button", words, type="button", data_do=do, title=what)
         for do, words, what in (("in", "+", "zoom in"), ("out", "\N{MINUS SIGN}", "zoom out"), ("all", "all", "all"))
@@ -62,7 +62,7 @@ def timeline_element(index: int, title: str, timeline: Timeline) -> Html:
     bar = tag("div", tag("h3", title), tag("output"), *buttons, class_="tools")
     canvas = tag("canvas", tabindex="0", role="img", aria_label=f"{title}: {len(spans)} tasks by stream and time")
     legend = tag("ul", *shown, class_="legend")
-    return tag("div", bar, canvas, legend, tag("p", hint, class_="hint"), class_="timeline", data_index=str(index))
+    return tag("div", bar, canvas, legend, *cut, class_="timeline", data_index=str(index))
 
 
 def _short(value: float) -> float:

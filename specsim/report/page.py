@@ -16,7 +16,7 @@ from specsim.model import Model
 from specsim.planfile import dump_yaml, to_dict
 from specsim.planner.explain import Explanation
 from specsim.report import sections
-from specsim.report.interactive import timeline_data, timeline_element
+from specsim.report.interactive import HINT, timeline_data, timeline_element
 from specsim.report.markup import Html, data, picture, table, tag
 from specsim.report.memory import memory_picture
 from specsim.report.roofline import roofline
@@ -28,10 +28,12 @@ _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; script-src 'uns
 
 def page(plan: Plan, found: Simulation, explanation: Explanation | None = None) -> str:
     """The page as text. With an `explanation` it also says what each resource and the acceptance are worth."""
-    timelines = {"One round in mid-job": found.round, "Prefill of the first batches": found.prefill}
+    first = min(plan.decision.policy.in_flight, plan.case.workload.requests)
+    timelines = {"One round in mid-job": found.round, f"Prefill of the first {first} requests": found.prefill}
+    elements = [timeline_element(i, *item) for i, item in enumerate(timelines.items())]
     parts = [
         *_answer(plan),
-        *_section("What happens when", *(timeline_element(i, *item) for i, item in enumerate(timelines.items()))),
+        *_section("What happens when", tag("p", HINT, class_="hint"), *elements),
         *_section("What runs where", table(("what", "where"), sections.decisions(plan))),
         *_section(
             "What fills the memories",
@@ -92,7 +94,7 @@ def _answer(plan: Plan) -> Iterator[Html]:
     facts = {
         "the job takes": duration(predicted.makespan_s),
         "of which prefill": duration(predicted.prefill_s),
-        "of the roofline bound": f"{share:.0%} of {rate(predicted.bound_tokens_per_second)}",
+        f"of a roofline of {rate(predicted.bound_tokens_per_second)} tokens/s": f"{share:.0%}",
         "tokens per verify pass": f"{predicted.tokens_per_slot:.4g} in {duration(predicted.slot_s)}",
     }
     yield tag("dl", *(tag("div", tag("dt", what), tag("dd", value)) for what, value in facts.items()), class_="facts")

@@ -4,6 +4,7 @@
   const TIMELINES = JSON.parse(document.getElementById("timelines").textContent);
   const NAMES = 104, SHARES = 52, ROW = 30, BAR = 21, TOP = 8, AXIS = 24; // CSS pixels
   const NEAR = 3; // so far from a task that is thinner than a pixel, a pointer still means it
+  const LEGIBLE = 30; // no name fits a bar that is less wide
   const CLOSEST = 1e-6; // of the whole: no view is narrower
 
   const UNITS = {
@@ -15,7 +16,7 @@
 
   function show(value, dimension) {
     const units = UNITS[dimension];
-    const [size, unit] = units.find(([size]) => value >= size) || units[units.length - 1];
+    const [size, unit] = units.find(([size]) => value >= size) || units[value ? units.length - 1 : 0];
     return `${Number((value / size).toPrecision(3))} ${unit}`;
   }
 
@@ -23,6 +24,12 @@
   function tickStep(span, most) {
     const power = 10 ** Math.floor(Math.log10(span / most));
     return power * [1, 2, 5, 10].find((step) => power * step * most >= span);
+  }
+
+  // Black or white, whichever is read better on a colour such as "rgb(0, 114, 178)".
+  function contrast(colour) {
+    const [red, green, blue] = colour.match(/\d+/g).map(Number);
+    return 0.299 * red + 0.587 * green + 0.114 * blue > 115 ? "#1a1a1a" : "#ffffff";
   }
 
   function start(root) {
@@ -67,6 +74,7 @@
           const x0 = x(a), wide = x(b) - x0;
           pen.fillStyle = colours[line.kind[i]];
           pen.fillRect(x0, top, wide > 3 ? wide - 0.6 : wide, BAR); // a gap parts bars that can spare it
+          if (wide > LEGIBLE) drawName(pen, line.name[i], x0 + wide / 2, middle, wide - 8, contrast(colours[line.kind[i]]));
           if (critical.has(i)) {
             pen.fillStyle = ink;
             pen.fillRect(x0, top + BAR + 2, Math.max(wide, 0.5), 2.5);
@@ -86,6 +94,17 @@
       });
       told.textContent = `${show(from, "seconds")} to ${show(to, "seconds")}`;
       Object.assign(root.dataset, { from, to, shown });
+    }
+
+    // A task's name where it fits into `wide`, or the last parts of it that do.
+    function drawName(pen, name, centre, middle, wide, colour) {
+      for (let text = name; text; text = text.includes("/") ? text.slice(text.indexOf("/") + 1) : "") {
+        if (pen.measureText(text).width > wide) continue;
+        pen.fillStyle = colour;
+        pen.textAlign = "center";
+        pen.fillText(text, centre, middle);
+        return;
+      }
     }
 
     function drawAxis(pen, quiet, grid) {
