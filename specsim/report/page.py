@@ -33,7 +33,7 @@ def page(plan: Plan, found: Simulation, explanation: Explanation | None = None) 
     elements = [timeline_element(i, *item) for i, item in enumerate(timelines.items())]
     parts = [
         *_answer(plan),
-        *_section("What happens when", tag("p", HINT, class_="hint"), *elements),
+        *_section("What happens when", tag("p", HINT, class_="hint manual"), *elements),
         *_section("What runs where", table(("what", "where"), sections.decisions(plan))),
         *_section(
             "What fills the memories",

@@ -33,7 +33,7 @@ ROOFS: Final = {
     "gpu": (PALETTE[2], "GPU, from VRAM"),
     "h2d": (PALETTE[0], "GPU, over the link"),
     "cpu": (PALETTE[1], "CPU, from DRAM"),
-    "disk": (PALETTE[5], "all, from the disk"),
+    "disk": (PALETTE[5], "from the disk"),
 }
 PHASES: Final = {"prefill": "^", "decode": "o"}
 _WIDTH, _PLOT, _LEFT, _BELOW = 9.0, 4.6, 1.25, 1.35  # inches

@@ -171,7 +171,7 @@ def test_pointing_at_a_task_says_what_it_is(opened: Any) -> None:
     assert not tip.is_displayed()
 
 
-def test_by_night_the_page_and_its_pictures_are_dark(opened: Any) -> None:
+def test_the_page_and_its_pictures_are_dark_by_night_and_light_on_paper(opened: Any) -> None:
     body = "return getComputedStyle(document.body).backgroundColor;"
     ink = "return getComputedStyle(document.querySelector('figure svg text')).fill;"
     day, day_ink, drawn = (opened.execute_script(script) for script in (body, ink, COLOURS))
@@ -181,8 +181,10 @@ def test_by_night_the_page_and_its_pictures_are_dark(opened: Any) -> None:
         assert opened.execute_script(body) != day
         assert opened.execute_script(ink) != day_ink
         assert opened.execute_script(COLOURS) != drawn
+        opened.execute_cdp_cmd("Emulation.setEmulatedMedia", night | {"media": "print"})
+        assert opened.execute_script(body) == day
     finally:
-        opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+        opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
 
 
 def test_names_that_try_to_be_scripts_are_names(browser: Any, tmp_path: Path) -> None:
