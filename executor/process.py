@@ -14,8 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from executor import groups
 from specsim.errors import InputError
+from specsim.here import groups
 from specsim.units import MiB, show
 
 #: What comes with a run, at most: the library's kernels, one for every shape that it meets (0.6 MiB each, of which

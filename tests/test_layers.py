@@ -17,7 +17,7 @@ from tests.conftest import ROOT, Fresh
 
 #: lowest first; a package stands for all that is in it
 LAYERS = (
-    {"errors", "units"},
+    {"errors", "units", "here"},
     {"hardware", "model", "workload", "acceptance"},
     {"facts", "schema", "check", "yamlfile", "profiles", "machinefile", "machines"},
     {"case", "decision", "partition", "answer", "placementfile", "planfile"},
@@ -28,7 +28,7 @@ LAYERS = (
     {"planner"},
     {"whatif"},
     {"validation", "exports"},
-    {"report", "api"},
+    {"report", "api", "doctor"},
     {"published"},
     {"cli"},
     {"__main__"},

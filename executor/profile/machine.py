@@ -10,9 +10,9 @@ from typing import Any, Final
 import torch
 
 from executor.profile.analysis import Measured
-from executor.profile.system import System
 from specsim import __version__
 from specsim.facts import Value, write
+from specsim.here.system import System
 from specsim.schema import FACTS
 from specsim.units import GiB
 

@@ -20,7 +20,7 @@ from executor.profile.overlap import Overlap, overlap_facts, overlap_samples
 from executor.profile.pieces import Walk, Walker, model_of
 from executor.profile.probes import Sizes, arena, processor_probes
 from executor.profile.sampling import Samples, collect
-from executor.profile.system import read_system
+from specsim.here.system import read_system
 from specsim.model import FeedForward, Model
 from specsim.units import GiB, MiB, show
 

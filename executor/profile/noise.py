@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from executor.profile.sampling import Samples
-from executor.profile.system import busy_seconds
+from specsim.here.system import busy_seconds
 
 #: other programs that keep this much of a core busy are worth a warning
 FOREIGN_CORES: Final = 0.1

@@ -78,6 +78,7 @@ COMMANDS: Final[Mapping[str, Lazy]] = {
     "published": Lazy("specsim.cli.published", "published", "Predict what published systems were measured at."),
     "list": Lazy("specsim.cli.listing", "listing", "List the GPUs, hosts, models, workloads that are known."),
     "profile": Lazy("specsim.cli.profile", "profile", "Measure this machine, to plan for it."),
+    "doctor": Lazy("specsim.cli.doctor", "doctor", "Say what this machine has, and what is missing for what."),
     "profiles": Lazy("specsim.cli.profiles", "profiles", "Check profile files."),
 }
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from executor import groups
 from executor.metrics import METRICS
 from executor.process import GROWTH_BYTES, check_room, peak_bytes, resident_bytes, share_bytes
 from specsim import api
 from specsim.errors import InputError
+from specsim.here import groups
 from specsim.planfile import write_plan
 from specsim.units import GiB, MiB
 

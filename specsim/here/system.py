@@ -13,9 +13,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from executor.groups import folders, memory_limit, text
+from specsim.here.groups import folders, memory_limit, text
 
 _KIB: Final = 1024
+#: flags of /proc/cpuinfo, first of x86, then of ARM
+INSTRUCTION_SETS: Final = {
+    "avx2": "AVX2",
+    "avx_vnni": "AVX-VNNI",
+    "avx512f": "AVX-512",
+    "avx512_vnni": "AVX-512 VNNI",
+    "avx512_bf16": "AVX-512 BF16",
+    "avx512_fp16": "AVX-512 FP16",
+    "amx_bf16": "AMX BF16",
+    "amx_int8": "AMX INT8",
+    "asimd": "NEON",
+    "asimdhp": "NEON FP16",
+    "sve": "SVE",
+    "sve2": "SVE2",
+    "i8mm": "I8MM",
+    "bf16": "BF16",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +66,13 @@ def read_system(root: Path = Path("/")) -> System:
         ram_bytes=ram,
         available_bytes=min(ram, meminfo.get("MemAvailable", ram)),
     )
+
+
+def instruction_sets(root: Path = Path("/")) -> tuple[str, ...]:
+    """Those that matrix products are made of, the oldest first; none where the system does not say."""
+    told = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text(root / "proc/cpuinfo"), re.MULTILINE)
+    flags = set(told[1].split()) if told else set()
+    return tuple(name for flag, name in INSTRUCTION_SETS.items() if flag in flags)
 
 
 def busy_seconds(root: Path = Path("/")) -> float | None:

@@ -1,0 +1,1 @@
+"""What there is on this machine, as system, drivers and installed packages tell it: nothing is measured."""
