@@ -9,7 +9,7 @@ import pytest
 
 from specsim import doctor
 from specsim.cli import doctor as command
-from tests.conftest import Fresh
+from tests.conftest import ROOT, Fresh
 from tests.specsim.plans import call
 from tests.specsim.test_doctor import HERE, without
 
@@ -52,14 +52,20 @@ def test_json_has_the_values_that_the_tables_are_made_of(
 def test_the_status_is_1_where_planning_does_not_work(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(command, "look", lambda directory, say: replace(HERE, solver="the solver fails: no cbc"))
+    monkeypatch.setattr(command, "look", lambda directory, say: replace(HERE, solver="the solver fails: no HiGHS"))
     assert call(capsys, "doctor")[0] == 1
 
 
 def test_it_works_where_next_to_nothing_is_installed(fresh: Fresh) -> None:
-    """Only what the command line itself is made of loads here; the solver, which needs PuLP, is found wanting."""
-    missing = ("torch", "transformers", "numpy", "scipy", "pandas", "matplotlib", "msgspec", "pulp", "yaml")
+    """Only what the command line itself is made of loads here; the solver, which needs SciPy, is found wanting."""
+    missing = ("torch", "transformers", "numpy", "scipy", "pandas", "matplotlib", "msgspec", "yaml")
     story = f"import sys; sys.modules.update(dict.fromkeys({missing}))\nfrom specsim.cli.main import entry\n"
     done = fresh("-c", f"{story}import specsim.doctor as d; d.ask_torch = d.Torch\nsys.exit(entry(['doctor']))")
     assert (done.returncode, done.stderr) == (1, "")
-    assert "the solver fails: import of pulp halted" in done.stdout
+    assert "the solver fails: import of numpy halted" in done.stdout
+
+
+def test_the_documentation_shows_the_lines_that_are_printed() -> None:
+    page = (ROOT / "docs" / "doctor.md").read_text(encoding="utf-8")
+    shown = {line.split("  ")[0] for line in page.splitlines() if "  " in line}
+    assert set(doctor.facts(HERE)) | {purpose.name for purpose in doctor.purposes(HERE)} <= shown

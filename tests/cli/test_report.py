@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from specsim.planfile import write_plan
 from specsim.planner import explain as explain_module
+from tests.conftest import ROOT
 from tests.specsim import plans
 from tests.specsim.plans import call, tiny
 
@@ -54,3 +56,13 @@ def test_a_page_that_cannot_be_written_is_said_first(
     command: list[str], name: str, says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(capsys, *command, "--report", name) == (2, "", f"specsim: error: {says}\n")
+
+
+def test_the_python_of_the_documentation_draws_its_pictures(
+    plan: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "report.md").read_text(encoding="utf-8"), re.DOTALL)
+    exec(compile(code, "report.md", "exec"), {})
+    assert (tmp_path / "memory.png").stat().st_size > 10_000
+    assert "<svg" in (tmp_path / "roofline.svg").read_text(encoding="utf-8")

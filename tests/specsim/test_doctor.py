@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from dataclasses import replace
 
 import pytest
@@ -14,6 +16,7 @@ from specsim.here.software import Torch
 from specsim.here.storage import Storage
 from specsim.here.system import System
 from specsim.planner import solver
+from tests.conftest import ROOT
 
 GIB = 2**30
 CARD = Card("RTX 4090", "NVIDIA 550.1", 24 * GIB, 23 * GIB, "PCIe 4 x16")
@@ -45,6 +48,17 @@ def told(here: Here, name: str) -> Purpose:
     return next(purpose for purpose in purposes(here) if purpose.name == name)
 
 
+def test_the_packages_that_are_looked_for_are_those_that_installing_brings() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+    def names(wanted: list[str]) -> set[str]:
+        return {re.split(r"[<>=]", line)[0] for line in wanted}
+
+    assert {"click", *PLANNING, *PICTURES} == names(project["dependencies"])
+    assert set(RUNNING) == names(project["optional-dependencies"]["run"])
+    assert set(NOTEBOOKS) == names(project["optional-dependencies"]["notebooks"])
+
+
 def test_where_nothing_is_missing_nothing_is_advised() -> None:
     assert set(works(HERE).values()) == {True}
     assert [purpose.remedy for purpose in purposes(HERE) if purpose.remedy] == []
@@ -68,10 +82,10 @@ def test_without_torch_planning_works_and_running_says_how_to_get_it() -> None:
 
 def test_a_package_of_the_planner_or_its_solver_stops_planning() -> None:
     assert told(without("scipy"), "planning").found == "not installed: scipy"
-    broken = told(replace(HERE, solver="the solver fails: no cbc"), "planning")
+    broken = told(replace(HERE, solver="the solver fails: no HiGHS"), "planning")
     assert not broken.works
-    assert broken.found.endswith("; the solver fails: no cbc")
-    assert broken.remedy == "pip install --force-reinstall pulp"
+    assert broken.found.endswith("; the solver fails: no HiGHS")
+    assert broken.remedy == "pip install --force-reinstall scipy"
 
 
 @pytest.mark.parametrize(
@@ -128,7 +142,7 @@ def test_facts_are_what_a_person_asks_first() -> None:
 
 def test_the_solver_is_tried_on_a_program_whose_answer_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     assert doctor._solver() == ""
-    monkeypatch.setattr(solver.Program, "solve", lambda self: (_ for _ in ()).throw(OSError("cbc: not executable")))
-    assert doctor._solver() == "the solver fails: cbc: not executable"
+    monkeypatch.setattr(solver.Program, "solve", lambda self: (_ for _ in ()).throw(OSError("no library")))
+    assert doctor._solver() == "the solver fails: no library"
     monkeypatch.setattr(solver.Program, "solve", lambda self: None)
-    assert doctor._solver() == "the solver answers (0, 0) where it should (1, 5)"
+    assert doctor._solver() == "the solver finds 0 where the least is -13"
