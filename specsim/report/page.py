@@ -6,7 +6,7 @@ matplotlib takes long to load, so nothing imports this module at start-up.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib.resources import files
 from typing import Final
 
@@ -105,7 +105,8 @@ def _lost(plan: Plan) -> Html:
     best = plan.predicted.tokens_per_second
     rates = [best, *(r.tokens_per_second for r in plan.search.runners_up)]
     told = [(sections.choice(plan), rate(best), "the plan"), *sections.lost(plan)]
-    rows = [(name, speed, _meter(own / best), why) for (name, speed, why), own in zip(told, rates, strict=True)]
+    most = max(rates) or 1.0
+    rows = [(name, speed, _meter(own / most), why) for (name, speed, why), own in zip(told, rates, strict=True)]
     return table(("plan", "tokens/s", "", "why"), rows, numbers=(1,)) if len(rows) > 1 else Html("")
 
 
@@ -128,7 +129,7 @@ def _explained(explanation: Explanation) -> Iterator[Html]:
 def _trust(plan: Plan) -> Iterator[Html]:
     lines = plan.provenance.assumptions
     if lines:
-        yield tag("p", "Nobody measured these, and no document says them: the answer is as good as they are.")
+        yield tag("p", "Neither measured nor from a document: the answer is as good as these are.")
         yield tag("ul", *(tag("li", line) for line in lines), class_="trust")
 
 
@@ -145,12 +146,9 @@ def _facts(plan: Plan) -> Iterator[Html]:
     yield table(("what", "which", "told"), rows)
     facts = [(fact.field, fact.value, fact.kind, fact.source) for fact in case.machine.facts]
     if facts:
-        yield _folded(f"{len(facts)} facts of the machine, and where they come from", _facts_table(facts))
+        listed = table(("fact", "value", "kind", "source"), facts)
+        yield _folded(f"{len(facts)} facts of the machine, and where they come from", listed)
     yield _folded("The plan file", tag("pre", dump_yaml(to_dict(plan))))
-
-
-def _facts_table(facts: Sequence[Sequence[str]]) -> Html:
-    return table(("fact", "value", "kind", "source"), facts)
 
 
 def _model(role: str, model: Model) -> tuple[str, ...]:

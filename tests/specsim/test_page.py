@@ -202,6 +202,15 @@ def test_a_long_timeline_is_cut_and_says_so(monkeypatch: pytest.MonkeyPatch) -> 
     assert "The first 2 of 3 tasks." in timeline_element(0, "One slot", SLOT)
 
 
+def test_a_page_of_the_longest_timelines_is_still_small() -> None:
+    spans = tuple(
+        Span(f"verify.1/A/L{i:05}/ffn.3", "gpu", "ffn", i / 3, (i + 1) / 3, 1e9 / 7, 1e9 / 3) for i in range(20_000)
+    )
+    long = Timeline(spans)
+    found = replace(api.simulate(plans.plan()), round=long, prefill=long)
+    assert 1_000_000 < len(page(plans.plan(), found)) < 2_000_000
+
+
 def test_an_empty_timeline_is_an_empty_element() -> None:
     assert timeline_data(Timeline(()))["end"] == 0.0
     assert "0 tasks" in timeline_element(0, "Nothing", Timeline(()))
