@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from specsim.answer import Plan
 from specsim.memory import PHASES, Items, peak_items
 from specsim.report.sections import used_memories
-from specsim.report.style import INK, PALETTE, PLAIN, QUIET, heading, heading_inches, legend, new_figure, quiet
+from specsim.report.style import INK, PALETTE, PAPER, PLAIN, QUIET, heading, heading_inches, legend, new_figure, quiet
 from specsim.units import show
 
 #: what a person tells apart -> items of `specsim.memory`; all others are workspaces
@@ -76,7 +76,9 @@ def _panel(axes: Axes, memory: str, phases: Mapping[str, Mapping[str, float]], b
     for row, groups in enumerate(phases.values()):
         for (group, size), end in zip(groups.items(), accumulate(groups.values()), strict=True):
             if size:
-                axes.barh(row, size, left=end - size, height=0.72, color=_COLOURS[group])
+                axes.barh(
+                    row, size, left=end - size, height=0.72, color=_COLOURS[group], edgecolor=PAPER, linewidth=0.5
+                )
         text = show(sum(groups.values()), "bytes")
         axes.text(1.01, row, text, transform=axes.get_yaxis_transform(), va="center", size=9.5, color=INK)
     if near:
