@@ -17,7 +17,8 @@ class Wire(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 class Predicted(Wire, frozen=True):
     """What the model says the plan will do. Tokens are useful tokens; `peak_bytes` is by phase and memory;
-    `utilisation` by resource over one round in mid-job; `band` tokens/s at the ends of an assumed acceptance."""
+    `utilisation` by resource over one round in mid-job; `band` tokens/s at the ends of an assumed acceptance. `watts`
+    are means over the job by part, from the wall, and make `joules_per_token`; files of before have none."""
 
     tokens_per_second: float
     makespan_s: float
@@ -30,6 +31,8 @@ class Predicted(Wire, frozen=True):
     bottleneck: str
     bound_tokens_per_second: float
     band: dict[str, float] = {}
+    watts: dict[str, float] = {}
+    joules_per_token: float | None = None
 
 
 class RunnerUp(Wire, frozen=True):

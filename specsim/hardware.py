@@ -79,6 +79,9 @@ class Processor:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
+    """`power_watts` is what the board draws when it computes, and `idle_share` of that between a job's kernels. `form`
+    is "" for a card that fits a PCIe slot, else the module that it is."""
+
     name: str
     title: str
     vram_bytes: float
@@ -86,11 +89,16 @@ class Gpu:
     link: str  # name of the widest link that the card supports
     host: str  # the host that `--gpu NAME` alone assumes
     power_watts: float
+    idle_share: float = 0.0
+    form: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """`process_bytes` is what a process that runs a plan takes of the RAM beside its stores."""
+    """`process_bytes` is what a process that runs a plan takes of the RAM beside its stores; `ram_max_bytes` is the
+    most RAM that the board holds. `power_watts` is what the processors draw when they compute, `dram_watts_per_gib`
+    the RAM when it is read, with the share of each that is drawn else; `rest_watts` is drawn all the time, and the
+    power supply loses 1 - `supply_efficiency` of what it takes from the wall."""
 
     name: str
     title: str
@@ -102,6 +110,12 @@ class Host:
     disk: str
     power_watts: float
     process_bytes: float
+    ram_max_bytes: float = math.inf
+    idle_share: float = 0.0
+    dram_watts_per_gib: float = 0.0
+    dram_idle_share: float = 0.0
+    rest_watts: float = 0.0
+    supply_efficiency: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +154,7 @@ class Disk:
     block_bytes: int
     cpu_bytes_per_s: float = math.inf
     lost_share: float = 0.0
+    idle_share: float = 0.0  # of the power when busy, between a job's reads
 
     def rate(self) -> float:
         return self.bytes_per_s * self.efficiency

@@ -20,13 +20,19 @@ def sections(machine: Machine, facts: Mapping[str, Fact]) -> dict[str, dict[str,
         values = _processor(gpu.processor, "vram_bandwidth") | {
             "vram": gpu.vram_bytes,
             "power": gpu.power_watts,
+            "idle_share": gpu.idle_share,
         }
+        if gpu.form:
+            values["form"] = gpu.form
         values["vram_reserve"] = _reserve(facts, "gpu.vram_reserve")
         written["gpu"] = section("gpu", gpu.name, gpu.title, values, facts)
         written["gpu"] |= {"link": gpu.link, "host": gpu.host}
     values = _processor(host.processor, "dram_bandwidth") | {"ram": host.ram_bytes, "power": host.power_watts}
     values |= {"cores": float(host.cores), "sockets": float(host.sockets)}
     values |= {"ram_reserve": _reserve(facts, "host.ram_reserve"), "process": host.process_bytes}
+    values |= {"ram_max": host.ram_max_bytes, "idle_share": host.idle_share, "rest_power": host.rest_watts}
+    values |= {"dram_power": host.dram_watts_per_gib, "dram_idle_share": host.dram_idle_share}
+    values["supply_efficiency"] = host.supply_efficiency
     written["host"] = section("host", host.name, host.title, values, facts)
     written["host"] |= {"link": host.link, "disk": host.disk}
     if link:
@@ -34,7 +40,7 @@ def sections(machine: Machine, facts: Mapping[str, Fact]) -> dict[str, dict[str,
         values["pageable_efficiency"] = link.pageable_efficiency
         written["link"] = section("link", link.name, link.title, values, facts)
     values = {"bandwidth": disk.bytes_per_s, "efficiency": disk.efficiency, "latency": disk.latency_s}
-    values |= {"capacity": disk.capacity_bytes, "power": disk.power_watts}
+    values |= {"capacity": disk.capacity_bytes, "power": disk.power_watts, "idle_share": disk.idle_share}
     values |= {"queue_depth": float(disk.queue_depth), "read_block": float(disk.block_bytes)}
     values["cpu_rate"] = disk.cpu_bytes_per_s
     if disk.lost_share:

@@ -171,8 +171,18 @@ def _attention(profile: Profile) -> AttentionCost:
 
 def to_gpu(p: Profile) -> Gpu:
     processor = _processor(p, "vram_bandwidth")
-    link, host = str(p.parts["link"]), str(p.parts["host"])
-    return Gpu(p.name, p.title, p.number("vram"), processor, link, host, p.number("power"))
+    form = p.stated["form"].text if "form" in p.stated else ""
+    return Gpu(
+        name=p.name,
+        title=p.title,
+        vram_bytes=p.number("vram"),
+        processor=processor,
+        link=str(p.parts["link"]),
+        host=str(p.parts["host"]),
+        power_watts=p.number("power"),
+        idle_share=p.number("idle_share"),
+        form=form,
+    )
 
 
 def to_host(p: Profile) -> Host:
@@ -187,6 +197,12 @@ def to_host(p: Profile) -> Host:
         disk=str(p.parts["disk"]),
         power_watts=p.number("power"),
         process_bytes=p.number("process"),
+        ram_max_bytes=p.number_or("ram_max", math.inf),
+        idle_share=p.number("idle_share"),
+        dram_watts_per_gib=p.number("dram_power"),
+        dram_idle_share=p.number("dram_idle_share"),
+        rest_watts=p.number("rest_power"),
+        supply_efficiency=p.number("supply_efficiency"),
     )
 
 
@@ -211,6 +227,7 @@ def to_disk(p: Profile) -> Disk:
         block_bytes=int(p.number("read_block")),
         cpu_bytes_per_s=p.number_or("cpu_rate", math.inf),
         lost_share=p.number_or("lost_to_cpu", 0.0),
+        idle_share=p.number("idle_share"),
     )
 
 

@@ -18,6 +18,8 @@ _ATTENTION = "share of the peak that attention kernels usually reach"
 _BANDWIDTH = "share of the peak bandwidth that streaming reads usually reach"
 _COPY = "cost of starting one copy"
 _OVERHEAD = "cost of starting one task"
+_CLOCKS = "a running job keeps clocks up between its tasks; share of the power when busy"
+_DRAM = "per GiB when busy: 32 GB of DDR4 drew 11.85 W under load (Tom's Hardware, 2014-08-29)"
 _PROJECTIONS = "overhead_projections"  # what is measured with it takes the place of `overhead`
 _MEASURED = {
     **{f"gemm_efficiency_{of}": Rule("curve", OPTIONAL) for of in CURVES},
@@ -44,6 +46,8 @@ FACTS: Final[dict[str, dict[str, Rule]]] = {
         "bandwidth_efficiency": Rule("ratio", 0.80, _BANDWIDTH),
         "overhead": Rule("seconds", "20 us", _OVERHEAD, zero=True, instead=_PROJECTIONS),
         **_MEASURED,
+        "idle_share": Rule("ratio", 0.20, _CLOCKS, zero=True),
+        "form": Rule("name", OPTIONAL),
     },
     "host": {
         "cores": Rule("count"),
@@ -59,6 +63,12 @@ FACTS: Final[dict[str, dict[str, Rule]]] = {
         "bandwidth_efficiency": Rule("ratio", 0.75, _BANDWIDTH),
         "overhead": Rule("seconds", "30 us", _OVERHEAD, zero=True, instead=_PROJECTIONS),
         **_MEASURED,
+        "ram_max": Rule("bytes", OPTIONAL),
+        "idle_share": Rule("ratio", 0.25, _CLOCKS, zero=True),
+        "dram_power": Rule("watts", "0.37 W", _DRAM, zero=True),
+        "dram_idle_share": Rule("ratio", 0.40, "refresh and clocks; share of the power when busy", zero=True),
+        "rest_power": Rule("watts", "30 W", "mainboard, fans, what else draws all the time", zero=True),
+        "supply_efficiency": Rule("ratio", 0.90, "80 PLUS Gold at half load"),
     },
     "link": {
         "bandwidth": Rule("bytes/s"),
@@ -76,6 +86,7 @@ FACTS: Final[dict[str, dict[str, Rule]]] = {
         "read_block": Rule("bytes", "64 MiB", "most parts of a model are read by one call"),
         "cpu_rate": Rule("bytes/s", OPTIONAL),
         "lost_to_cpu": Rule("ratio", OPTIONAL, zero=True),
+        "idle_share": Rule("ratio", 0.20, "awake between reads; share of the power when busy", zero=True),
     },
     "machine": {
         "host": Rule("name", OPTIONAL),

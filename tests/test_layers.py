@@ -23,7 +23,7 @@ LAYERS = (
     {"case", "decision", "partition", "answer", "placementfile", "planfile"},
     {"cost", "memory"},
     {"schedule", "strategies"},
-    {"simulator", "timeline"},
+    {"simulator", "timeline", "energy"},
     {"systems"},
     {"planner"},
     {"whatif"},

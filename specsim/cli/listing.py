@@ -28,6 +28,7 @@ def _gpu(name: str) -> Row:
         gpu.vram_bytes / 2**30,
         p.bytes_per_s / 1e9,
         p.flops_per_s["bf16"] / 1e12,
+        gpu.power_watts,
         gpu.link,
         gpu.host,
     )
@@ -37,7 +38,8 @@ def _host(name: str) -> Row:
     host = profiles.host(name)
     p = host.processor
     rate = p.flops_per_s["bf16"] / 1e12
-    return name, host.title, host.cores, host.ram_bytes / 2**30, p.bytes_per_s / 1e9, rate, host.link, host.disk
+    ram, watts = host.ram_bytes / 2**30, host.power_watts
+    return name, host.title, host.cores, ram, p.bytes_per_s / 1e9, rate, watts, host.link, host.disk
 
 
 def _link(name: str) -> Row:
@@ -47,7 +49,7 @@ def _link(name: str) -> Row:
 
 def _disk(name: str) -> Row:
     disk = profiles.disk(name)
-    return name, disk.title, disk.bytes_per_s / 1e9, disk.capacity_bytes / 1e12
+    return name, disk.title, disk.bytes_per_s / 1e9, disk.capacity_bytes / 1e12, disk.power_watts
 
 
 def _machine(name: str) -> Row:
@@ -89,10 +91,10 @@ def _strategy(name: str) -> Row:
 
 #: what can be listed: columns, and a row by name
 TABLES: Final[dict[str, tuple[tuple[str, ...], Callable[[str], Row]]]] = {
-    "gpus": (("name", "title", "VRAM GiB", "GB/s", "bf16 TFLOP/s", "link", "default host"), _gpu),
-    "hosts": (("name", "title", "cores", "RAM GiB", "DRAM GB/s", "bf16 TFLOP/s", "link", "disk"), _host),
+    "gpus": (("name", "title", "VRAM GiB", "GB/s", "bf16 TFLOP/s", "W", "link", "default host"), _gpu),
+    "hosts": (("name", "title", "cores", "RAM GiB", "DRAM GB/s", "bf16 TFLOP/s", "W", "link", "disk"), _host),
     "links": (("name", "title", "raw GB/s", "pinned GB/s", "pageable GB/s"), _link),
-    "disks": (("name", "title", "GB/s", "TB"), _disk),
+    "disks": (("name", "title", "GB/s", "TB", "W"), _disk),
     "machines": (("name", "gpu", "host", "link", "disk"), _machine),
     "models": (
         ("name", "family", "parameters 1e9", "active 1e9", "weights GB", "layers", "hidden", "experts", "vocabulary"),

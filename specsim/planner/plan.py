@@ -12,12 +12,14 @@ from specsim.answer import Plan, Provenance, RunnerUp, SearchInfo, Upgrade
 from specsim.case import Case
 from specsim.decision import homes_of
 from specsim.hardware import Machine
+from specsim.planner.busy import job_energy
 from specsim.planner.candidates import Fixed, check
 from specsim.planner.evaluate import Evaluator
 from specsim.planner.infeasible import explain_infeasible
 from specsim.planner.predict import band, predict
 from specsim.planner.search import Found, Progress, Search, SearchResult
 from specsim.planner.solver import SOLVER
+from specsim.simulator.job import simulate_job
 from specsim.units import show
 
 #: an acceptance that nobody measured is shown as a band of this half-width
@@ -47,7 +49,13 @@ def make_plan(case: Case, fixed: Fixed | None = None, *, progress: Progress | No
     if not result.found:
         raise explain_infeasible(case, fixed)
     best = result.found[0]
-    predicted = predict(case, best.decision, result.bound)
+    job = simulate_job(case, best.decision)
+    energy = job_energy(case, best.decision, job)
+    predicted = msgspec.structs.replace(
+        predict(case, best.decision, result.bound, job=job),
+        watts={part: round(watts, 1) for part, watts in energy.watts.items()},
+        joules_per_token=energy.joules_per_token,
+    )
     if case.acceptance is not None and case.acceptance.kind == "assumed" and best.decision.policy.gamma:
         alpha = case.acceptance.hazards[0]
         ends = band(case, best.decision, max(0.0, alpha - BAND), min(1.0, alpha + BAND))

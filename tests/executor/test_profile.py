@@ -54,8 +54,14 @@ def test_the_file_reads_back_as_the_machine_and_every_number_has_a_source(facts:
     assert {fact.kind for fact in machine.facts} == {"measured", "assumed"}
     assert {f.field for f in machine.facts if f.kind == "assumed"} == {
         "host.power",
+        "host.idle_share",
+        "host.dram_power",
+        "host.dram_idle_share",
+        "host.rest_power",
+        "host.supply_efficiency",
         "host.ram_reserve",
         "disk.power",
+        "disk.idle_share",
         "machine.ram_budget",
     }
     assert "2030-01-02, specsim " in next(fact.source for fact in machine.facts if fact.field == "host.bf16")
