@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Final
 from specsim import machines, profiles
 from specsim.acceptance import Acceptance
 from specsim.answer import Plan
-from specsim.case import NGRAM, Case, same_vocabulary
+from specsim.case import NGRAM, Case
 from specsim.errors import InfeasibleError, InputError, UnknownNameError
 from specsim.hardware import Machine
 from specsim.memory import peak_items, shortfall
 from specsim.model import DTYPE_BYTES, Model, read_config
+from specsim.pairing import able_drafts, pair_acceptance
 from specsim.planfile import read_plan, write_plan
 from specsim.planner.ablation import Ablation, ablate
 from specsim.planner.candidates import Fixed
@@ -55,8 +56,6 @@ __all__ = [
     "write_plan",
 ]
 
-#: where nothing is known of a pair: a common figure of the literature for same-family drafts, announced as assumed
-ASSUMED_ACCEPTANCE: Final = 0.7
 #: for text that repeats itself here and there; prose has less, code that is being edited far more
 ASSUMED_NGRAM_ACCEPTANCE: Final = 0.3
 
@@ -221,8 +220,7 @@ def known_draft(target: Model) -> str:
     known = [pair for pair in pairs if pair.target == target.name]
     if known:
         return max(known, key=lambda pair: pair.acceptance.at(0)).draft
-    models = {name: model(name) for name in profiles.names("model")}
-    able = [n for n, m in models.items() if same_vocabulary(target, m) and 4 * m.parameters <= target.parameters]
+    able = able_drafts(target)
     hint = f"name one with --draft; same vocabulary: {', '.join(able) if able else 'none of the profiles'}"
     raise InputError(f"no pair profile says which draft suits {target.name!r}", where="--draft auto", hint=hint)
 
@@ -275,12 +273,7 @@ def _acceptance(given: float | str | None, target: Model, draft: Model | None, w
     if draft is None:
         why = "n-gram drafting: it depends wholly on the text; give --acceptance, or measure it"
         return Acceptance.constant(ASSUMED_NGRAM_ACCEPTANCE, "assumed", why)
-    pairs = [profiles.pair(name) for name in profiles.names("pair")]
-    known = [pair for pair in pairs if (pair.target, pair.draft) == (target.name, draft.name)]
-    for pair in sorted(known, key=lambda pair: pair.text != work.name):
-        return pair.acceptance
-    why = f"no profile of {draft.name} drafting for {target.name}; give --acceptance, or measure it"
-    return Acceptance.constant(ASSUMED_ACCEPTANCE, "assumed", why)
+    return pair_acceptance(target, draft, work.name)
 
 
 def _given_pair(name: str) -> Acceptance:

@@ -20,7 +20,7 @@ LAYERS = (
     {"errors", "units", "here"},
     {"hardware", "model", "workload", "acceptance"},
     {"facts", "schema", "check", "yamlfile", "profiles", "machinefile", "machines"},
-    {"case", "decision", "partition", "answer", "placementfile", "planfile"},
+    {"case", "decision", "pairing", "partition", "answer", "placementfile", "planfile"},
     {"cost", "memory"},
     {"schedule", "strategies"},
     {"simulator", "timeline", "energy"},

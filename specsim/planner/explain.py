@@ -8,18 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-import msgspec
-
 from specsim.acceptance import Acceptance
 from specsim.answer import Plan
 from specsim.case import Case
+from specsim.planner.anew import accepting, plan_anew, policy_of, rate_of
 from specsim.planner.candidates import Candidate, Fixed
 from specsim.planner.infeasible import explain_infeasible
 from specsim.planner.plan import upgrades_of
-from specsim.planner.search import Progress, Search
+from specsim.planner.search import Progress
 
-#: placements and simulations of each re-plan: enough to follow a change, a third of a plan's own search
-REPLAN: Final = (45, 6)
 #: break-even acceptance is found to within 1 / 2^STEPS
 STEPS: Final = 6
 
@@ -54,7 +51,7 @@ class Explanation:
 def explain_plan(plan: Plan, progress: Progress | None = None) -> Explanation:
     """Re-plan the plan's case with every resource doubled, with other acceptances, and without speculation."""
     case = plan.case
-    kept = Candidate(plan.decision.strategy, msgspec.structs.replace(plan.decision.policy, draft=None))
+    kept = policy_of(plan.decision)
     base = _best(case, kept, progress, "this machine")
     if base == 0:
         raise explain_infeasible(case, Fixed())
@@ -68,7 +65,7 @@ def explain_plan(plan: Plan, progress: Progress | None = None) -> Explanation:
     plain = _best(case.plain(), kept, progress, "no speculation")
     if case.acceptance is not None:
         for shift in (-0.1, 0.1):
-            moved = _accepting(case, shifted(case.acceptance, shift))
+            moved = replace(case, acceptance=shifted(case.acceptance, shift))
             rate = _best(moved, kept, progress, f"acceptance {shift:+g}")
             shifts.append(Sensitivity(f"acceptance {shift:+g}", rate, rate / base - 1))
         break_even = _break_even(case, kept, plain, progress)
@@ -94,8 +91,8 @@ def _break_even(case: Case, kept: Candidate, plain: float, progress: Progress | 
     """Bisect a constant acceptance for where the best speculative plan overtakes the best plain one."""
 
     def pays(alpha: float) -> bool:
-        at = _accepting(case, Acceptance.constant(alpha, "assumed", "break-even"))
-        return _best(at, kept, progress, f"speculation at acceptance {alpha:.2f}", speculate=True) > plain
+        what = f"speculation at acceptance {alpha:.2f}"
+        return _best(accepting(case, alpha), kept, progress, what, speculate=True) > plain
 
     if not pays(1.0):
         return None
@@ -106,21 +103,7 @@ def _break_even(case: Case, kept: Candidate, plain: float, progress: Progress | 
     return 0.0 if low == 0.0 else high
 
 
-def _accepting(case: Case, acceptance: Acceptance) -> Case:
-    return replace(case, acceptance=acceptance)
-
-
 def _best(case: Case, kept: Candidate, progress: Progress | None, what: str, *, speculate: bool = False) -> float:
-    """Tokens per second of the best plan, that with the policy `kept` among them; 0 where nothing fits."""
     if progress is not None:
         progress(f"re-planning for {what}")
-    placements, simulations = REPLAN
-    search = Search(case, placements=placements, simulations=simulations, speculate=speculate, survey=False)
-    result = search.run()
-    best = result.found[0].tokens_per_second if result.found else 0.0
-    able = case.acceptance is not None if kept.policy.gamma else not speculate
-    placed = search.evaluator.place(kept) if able else None
-    if placed is not None:
-        decision = search.evaluator.with_tails(placed.decision)
-        best = max(best, search.evaluator.simulate(decision).tokens_per_second)
-    return best
+    return rate_of(plan_anew(case, kept, speculate=speculate))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from specsim.planfile import write_plan
+from specsim.planner import anew as anew_module
 from specsim.planner import explain as explain_module
 from tests.specsim import plans
 from tests.specsim.plans import call
@@ -16,7 +17,7 @@ from tests.specsim.plans import call
 @pytest.fixture
 def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A plan without a GPU, and re-planning that looks at one policy each."""
-    monkeypatch.setattr(explain_module, "REPLAN", (1, 1))
+    monkeypatch.setattr(anew_module, "REPLAN", (1, 1))
     monkeypatch.setattr(explain_module, "STEPS", 1)
     write_plan(plans.plan(gpu=False), tmp_path / "plan.yaml")
     return str(tmp_path / "plan.yaml")

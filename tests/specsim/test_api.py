@@ -14,6 +14,7 @@ from specsim import api, profiles
 from specsim.answer import Plan
 from specsim.errors import InputError, UnknownNameError
 from specsim.planfile import to_dict, write_plan
+from specsim.planner import anew as anew_module
 from specsim.planner import explain as explain_module
 from specsim.planner.explain import Explanation
 from specsim.simulator.job import simulate_job
@@ -123,7 +124,7 @@ def test_a_simulation_holds_a_round_the_prefill_and_the_job(tmp_path: Path) -> N
 
 
 def test_drafting_from_the_text_is_explained_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(explain_module, "REPLAN", (1, 1))
+    monkeypatch.setattr(anew_module, "REPLAN", (1, 1))
     monkeypatch.setattr(explain_module, "STEPS", 1)
     found = specsim.explain(specsim.plan(replace(plans.case(gpu=False), draft=None), fix=QUICK))
     assert [s.change for s in found.sensitivities][3:] == ["acceptance -0.1", "acceptance +0.1"]
@@ -133,7 +134,7 @@ def test_drafting_from_the_text_is_explained_like_any_other(monkeypatch: pytest.
 def test_an_explanation_doubles_every_resource_and_moves_the_acceptance(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(explain_module, "REPLAN", (1, 1))
+    monkeypatch.setattr(anew_module, "REPLAN", (1, 1))
     monkeypatch.setattr(explain_module, "STEPS", 1)
     write_plan(plans.plan(gpu=False), tmp_path / "plan.yaml")
     found = specsim.explain(tmp_path / "plan.yaml")
@@ -151,7 +152,7 @@ def test_an_explanation_doubles_every_resource_and_moves_the_acceptance(
 
 
 def test_an_explanation_starts_from_a_plan_no_slower_than_the_one_explained(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(explain_module, "REPLAN", (1, 1))  # hardly more than the kept policy is left
+    monkeypatch.setattr(anew_module, "REPLAN", (1, 1))  # hardly more than the kept policy is left
     monkeypatch.setattr(explain_module, "STEPS", 0)
     plan = plans.plan(gpu=False)
     base = explain_module.explain_plan(plan).base_tokens_per_second
