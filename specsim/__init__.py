@@ -1,8 +1,8 @@
 """Plans offloading with speculative decoding for language models that do not fit the GPU.
 
 Facts -> cost model -> schedule -> simulator -> planner -> plan file. `specsim.plan`, `simulate`, `explain`,
-`compare`, `ablation`, `sweep`, `export` and `read_plan` are functions of `specsim.api`, the library behind the command
-line. That module is loaded, with numpy and the rest, when the first of them is asked for.
+`compare`, `ablation`, `sweep`, `upgrade`, `breakeven`, `export` and `read_plan` are functions of `specsim.api`, the
+library behind the command line. That module is loaded, with numpy and the rest, when the first of them is asked for.
 """
 
 from __future__ import annotations
@@ -11,11 +11,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from specsim.api import ablation, compare, explain, export, plan, read_plan, simulate, sweep
+    from specsim.api import ablation, breakeven, compare, explain, export, plan, read_plan, simulate, sweep, upgrade
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "ablation", "compare", "explain", "export", "plan", "read_plan", "simulate", "sweep"]
+__all__ = [
+    "__version__",
+    "ablation",
+    "breakeven",
+    "compare",
+    "explain",
+    "export",
+    "plan",
+    "read_plan",
+    "simulate",
+    "sweep",
+    "upgrade",
+]
 
 _LAZY = frozenset(__all__) - {"__version__"}
 

@@ -17,6 +17,7 @@ from specsim import machines, profiles
 from specsim.acceptance import Acceptance
 from specsim.answer import Plan
 from specsim.case import NGRAM, Case
+from specsim.energy import Tariff
 from specsim.errors import InfeasibleError, InputError, UnknownNameError
 from specsim.hardware import Machine
 from specsim.memory import peak_items, shortfall
@@ -34,6 +35,10 @@ from specsim.simulator.job import JobResult, simulate_job
 from specsim.simulator.pricing import simulate as simulate_graph
 from specsim.timeline import Timeline, utilisation
 from specsim.units import show
+from specsim.whatif.breakeven import ACCEPTANCES, BreakEvenMap, find_break_even
+from specsim.whatif.parts import named
+from specsim.whatif.prices import Prices, read_prices, with_prices
+from specsim.whatif.upgrade import Upgrades, find_upgrades
 from specsim.workload import Workload, prompt_lengths
 
 if TYPE_CHECKING:
@@ -44,7 +49,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Simulation",
+    "Tariff",
     "ablation",
+    "breakeven",
     "case",
     "compare",
     "explain",
@@ -53,6 +60,7 @@ __all__ = [
     "read_plan",
     "simulate",
     "sweep",
+    "upgrade",
     "write_plan",
 ]
 
@@ -173,6 +181,44 @@ def sweep(
         progress=progress,
     )
     return found
+
+
+def upgrade(
+    question: Case | None = None,
+    *,
+    consider: Sequence[str] | None = None,
+    prices: Prices | Mapping[str, float] | str | Path | None = None,
+    tariff: Tariff | None = None,
+    thorough: bool = False,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Upgrades:
+    """What to buy for a case, or for the `options` of `case`: see `Upgrades`.
+
+    `consider` names parts, or of RAM whole sizes such as "128GiB"; without it everything that fits and is better in
+    something is tried. `prices` are by those names, or a price file.
+    """
+    parts = None if consider is None else [named(name, "consider") for name in consider]
+    if isinstance(prices, Mapping):
+        prices = with_prices(Prices(), prices, "prices")
+    elif isinstance(prices, str | Path):
+        prices = read_prices(prices)
+    asked = question or case(**options)
+    return find_upgrades(asked, consider=parts, prices=prices, tariff=tariff, thorough=thorough, progress=progress)
+
+
+def breakeven(
+    question: Case | None = None,
+    *,
+    rates: Sequence[float] | None = None,
+    acceptances: Sequence[float] = ACCEPTANCES,
+    thorough: bool = False,
+    progress: Progress | None = None,
+    **options: Any,
+) -> BreakEvenMap:
+    """From which acceptance speculation pays, by the rate at which weights come (bytes/s): see `BreakEvenMap`."""
+    asked = question or case(**options)
+    return find_break_even(asked, rates=rates, acceptances=acceptances, thorough=thorough, progress=progress)
 
 
 def case(

@@ -72,6 +72,8 @@ COMMANDS: Final[Mapping[str, Lazy]] = {
     "compare": Lazy("specsim.cli.compare", "compare", "Show every way to run a model side by side."),
     "ablation": Lazy("specsim.cli.ablation", "ablation", "Say what each decision of the planner is worth."),
     "sweep": Lazy("specsim.cli.sweep", "sweep", "Plan anew for ranges of any field: what if?"),
+    "upgrade": Lazy("specsim.cli.upgrade", "upgrade", "Say what to buy: every part, planned anew, with prices."),
+    "breakeven": Lazy("specsim.cli.breakeven", "breakeven", "Map from which acceptance speculation pays."),
     "run": Lazy("specsim.cli.run", "run", "Execute a plan with real weights."),
     "validate": Lazy("specsim.cli.validate", "validate", "Predict, measure, and say where the error lies."),
     "export": Lazy("specsim.cli.export", "export", "Write a plan as another engine's configuration."),

@@ -56,19 +56,21 @@ def carry(case: Case, fixed: Fixed, result: SearchResult) -> Carried:
     return Carried(case, fixed, tuple(kept), next(iter(result.found), None))
 
 
-def replan(case: Case, fixed: Fixed, carried: Carried) -> Found | None:
-    """The best plan for `case` that lies near what was `carried` over; None where nothing fits at all."""
+def replan(case: Case, fixed: Fixed, carried: Carried, *, speculate: bool = False) -> Found | None:
+    """The best plan for `case` (the best that speculates) that lies near what was `carried` over; None where nothing
+    fits at all."""
     walk = _Walk(case, fixed)
     requests = carried.case.workload.requests
     seeds = dict.fromkeys(made for seed in carried.candidates for made in _made(case, fixed, seed, requests))
     tops = []
-    for speculative in (False, True):
+    for speculative in (True,) if speculate else (False, True):
         able = [c for c in seeds if _speculates(c) == speculative and walk.seconds(c) < math.inf]
         if able:
             tops.append(walk.uphill(min(able, key=walk.seconds)))
     if not tops:
         placements, simulations = LIMITS
-        found = Search(case, fixed, placements=placements, simulations=simulations, survey=False).run().found
+        search = Search(case, fixed, None, placements, simulations, speculate, survey=False)
+        found = search.run().found
         return found[0] if found else None
     least = min(map(walk.seconds, tops))
     tops = [c for c in tops if HEARD[_speculates(c)] * walk.seconds(c) <= least]
