@@ -20,10 +20,12 @@ from specsim.here.system import System, instruction_sets, read_system
 from specsim.units import show
 
 #: what pyproject.toml asks for beside the command line's own library, and its extras
-PLANNING: Final = ("numpy", "scipy", "pandas", "msgspec", "pyyaml")
+PLANNING: Final = ("numpy", "scipy", "pandas", "msgspec", "pyyaml", "joblib")
 PICTURES: Final = ("matplotlib",)
 RUNNING: Final = ("torch", "transformers", "safetensors", "tokenizers")
 NOTEBOOKS: Final = ("nbclient", "nbformat", "ipykernel")
+CLUSTER: Final = ("dask", "distributed")
+PARQUET: Final = ("pyarrow",)
 #: kinds of storage that no weights should be streamed from
 SLOW: Final = {"RAM": "in RAM", "network": "on the network", "hard disk": "on a hard disk"}
 #: a run keeps the checkpoint's shards open, and the largest have some two hundred
@@ -61,7 +63,7 @@ class Purpose:
 
 def look(directory: Path = Path(), say: Say = lambda _: None) -> Here:
     """Look at this machine, and at the disk that holds `directory`. Takes as long as torch takes to load."""
-    packages = versions((*PLANNING, *PICTURES, *RUNNING, *NOTEBOOKS))
+    packages = versions((*PLANNING, *PICTURES, *RUNNING, *NOTEBOOKS, *CLUSTER, *PARQUET))
     say("GPUs")
     gpus = read_gpus()
     say("solver")
@@ -117,6 +119,8 @@ def purposes(here: Here) -> list[Purpose]:
         _running(here),
         _on_a_gpu(here),
         _packages(here, "notebooks", NOTEBOOKS, "pip install 'specsim-offload[notebooks]'"),
+        _packages(here, "sweeps on a cluster", CLUSTER, "pip install 'specsim-offload[cluster]'"),
+        _packages(here, "sweeps as Parquet", PARQUET, "pip install 'specsim-offload[parquet]'"),
     ]
 
 

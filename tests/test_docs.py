@@ -19,6 +19,7 @@ from click.testing import CliRunner
 from specsim import machines
 from specsim.cli.main import COMMANDS, main
 from specsim.planfile import write_plan
+from specsim.planner import anew as anew_module
 from specsim.planner import explain as explain_module
 from tests.conftest import ROOT
 from tests.specsim import plans
@@ -87,7 +88,7 @@ def test_every_command_of_the_readme_runs_in_turn(
 
 def test_explain_runs_on_a_smaller_plan_with_shorter_searches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(explain_module, "REPLAN", (1, 1))  # re-planning looks at one policy each
+    monkeypatch.setattr(anew_module, "REPLAN", (1, 1))  # re-planning looks at one policy each
     monkeypatch.setattr(explain_module, "STEPS", 1)
     write_plan(plans.plan(gpu=False), "plan.yaml")
     assert "without speculation: " in run(EXPLAIN)

@@ -36,7 +36,7 @@ def start(case: Case, progress: Progress | None = None) -> Start:
     """Search for the plan that others are compared with, and for the best of every other kind."""
     placements, simulations = REPLAN
     result = Search(case, Fixed(), progress, placements, simulations).run()
-    return Start(case, result.found[0] if result.found else None, carry(case, result))
+    return Start(case, result.found[0] if result.found else None, carry(case, Fixed(), result))
 
 
 def follow(first: Start, case: Case, *, speculate: bool = False, thorough: bool = False) -> Found | None:

@@ -77,7 +77,7 @@ def replan(case: Case, fixed: Fixed, carried: Carried, *, speculate: bool = Fals
     others = [
         other for c in tops for other in _others(case, fixed, c) if walk.seconds(other) <= ALIKE * walk.seconds(c)
     ]
-    heard = [*map(walk.simulate, (*tops, *others)), *_as_it_was(walk, carried)]
+    heard = [*map(walk.simulate, (*tops, *others)), *_as_it_was(walk, carried, speculate=speculate)]
     return max(heard, key=lambda f: f.tokens_per_second)
 
 
@@ -117,20 +117,22 @@ class _Walk:
         return Found(candidate, decision, self.evaluator.simulate(decision))
 
 
-def _as_it_was(walk: _Walk, carried: Carried) -> Iterator[Found]:
+def _as_it_was(walk: _Walk, carried: Carried, *, speculate: bool) -> Iterator[Found]:
     """The carried plan itself, for the same work on a machine that holds it: so none that is better in everything is
     told to be slower. Where RAM is no less, what may be page-locked is no less either."""
     case, base, best = walk.case, carried.case, carried.best
-    same = (case.workload, case.target, case.draft, walk.fixed) == (
-        base.workload,
-        base.target,
-        base.draft,
-        carried.fixed,
-    )
-    if best is None or not same or case.machine.ram_budget_bytes < base.machine.ram_budget_bytes:
+    if best is None or _asked(case, walk.fixed) != _asked(base, carried.fixed):
+        return
+    if case.machine.ram_budget_bytes < base.machine.ram_budget_bytes or (speculate and not _speculates(best.candidate)):
         return
     if shortfall(case.machine.budgets(), peak_items(case, best.decision)) is None:
         yield Found(best.candidate, best.decision, walk.evaluator.simulate(best.decision))
+
+
+def _asked(case: Case, fixed: Fixed) -> tuple[object, ...]:
+    """What has to be the same for a plan to be one for another question too, as far as it does not lie in numbers."""
+    able = case.acceptance is not None
+    return case.workload, case.target, case.draft, able, case.machine.gpu is None, fixed
 
 
 def _speculates(candidate: Candidate) -> bool:

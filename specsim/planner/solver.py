@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
@@ -14,6 +15,7 @@ from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, milp
 from scipy.sparse import csr_array
 
 SOLVER: Final = "HiGHS"
+_STDOUT: Final = threading.Lock()
 #: counts below this are zero but for rounding
 NOTHING: Final = 1e-6
 
@@ -108,12 +110,14 @@ class Program:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """HiGHS 1.12 prints a line where it repairs a solution, asked to or not; stdout is for data."""
-    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 1)
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(nowhere)
+    """HiGHS 1.12 prints a line where it repairs a solution, asked to or not; stdout is for data. One thread at a
+    time, as all share it."""
+    with _STDOUT:
+        kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, 1)
+            yield
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
+            os.close(nowhere)

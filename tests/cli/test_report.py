@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from specsim.planfile import write_plan
+from specsim.planner import anew as anew_module
 from specsim.planner import explain as explain_module
 from tests.conftest import ROOT
 from tests.specsim import plans
@@ -37,7 +38,7 @@ def test_a_plan_file_is_enough_for_a_page(plan: str, tmp_path: Path, capsys: pyt
 def test_the_page_of_an_explanation_says_what_it_says(
     plan: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(explain_module, "REPLAN", (1, 1))
+    monkeypatch.setattr(anew_module, "REPLAN", (1, 1))
     monkeypatch.setattr(explain_module, "STEPS", 1)
     page = tmp_path / "report.html"
     assert call(capsys, "explain", plan, "--report", str(page))[::2] == (0, "")

@@ -48,6 +48,23 @@ def test_the_sentence_says_where_it_pays_and_where_this_machine_stands() -> None
     assert alone.startswith("Only plans without speculation fit this machine.")
 
 
+def test_the_best_plan_that_speculates_is_asked_for_where_the_first_was_best_without() -> None:
+    """The first plan, which is carried over, is no answer then; nor is one that speculates where nothing can."""
+    case = replace(plans.case(), acceptance=Acceptance.constant(0.05, "given", "tests"))
+    first = start(case)
+    assert first.found is not None
+    assert first.found.decision.policy.gamma == 0
+    speculative = follow(first, case, speculate=True)
+    assert speculative is not None
+    assert speculative.decision.policy.gamma > 0
+    able = start(accepting(case, 0.95))
+    assert able.found is not None
+    assert able.found.decision.policy.gamma > 0
+    plain = follow(able, case.plain())
+    assert plain is not None
+    assert plain.decision.policy.gamma == 0
+
+
 @pytest.mark.parametrize("gpu", [True, False])
 def test_each_point_is_the_best_of_both_planned_anew(gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(anew_module, "REPLAN", (1, 1))

@@ -9,7 +9,19 @@ from dataclasses import replace
 import pytest
 
 from specsim import doctor
-from specsim.doctor import NOTEBOOKS, PICTURES, PLANNING, RUNNING, Here, Purpose, advice, facts, purposes
+from specsim.doctor import (
+    CLUSTER,
+    NOTEBOOKS,
+    PARQUET,
+    PICTURES,
+    PLANNING,
+    RUNNING,
+    Here,
+    Purpose,
+    advice,
+    facts,
+    purposes,
+)
 from specsim.here.gpus import Card, Gpus
 from specsim.here.limits import Limits
 from specsim.here.software import Torch
@@ -28,7 +40,7 @@ HERE = Here(
     gpus=Gpus((CARD,)),
     storage=Storage("ext4", "SSD", 1000 * GIB, 900 * GIB),
     limits=Limits(None, 4096, "always", 0),
-    packages=dict.fromkeys((*PLANNING, *PICTURES, *RUNNING, *NOTEBOOKS), "1.0"),
+    packages=dict.fromkeys((*PLANNING, *PICTURES, *RUNNING, *NOTEBOOKS, *CLUSTER, *PARQUET), "1.0"),
     torch=Torch("CUDA 12.8", ("RTX 4090",), "AVX2"),
     solver="",
 )
@@ -55,8 +67,10 @@ def test_the_packages_that_are_looked_for_are_those_that_installing_brings() -> 
         return {re.split(r"[<>=]", line)[0] for line in wanted}
 
     assert {"click", *PLANNING, *PICTURES} == names(project["dependencies"])
-    assert set(RUNNING) == names(project["optional-dependencies"]["run"])
-    assert set(NOTEBOOKS) == names(project["optional-dependencies"]["notebooks"])
+    wanted = {"run": RUNNING, "notebooks": NOTEBOOKS, "cluster": CLUSTER, "parquet": PARQUET}
+    assert {extra: names(project["optional-dependencies"][extra]) for extra in wanted} == {
+        extra: set(packages) for extra, packages in wanted.items()
+    }
 
 
 def test_where_nothing_is_missing_nothing_is_advised() -> None:
@@ -74,6 +88,8 @@ def test_without_torch_planning_works_and_running_says_how_to_get_it() -> None:
         "running plans": False,
         "running on a GPU": False,
         "notebooks": True,
+        "sweeps on a cluster": True,
+        "sweeps as Parquet": True,
     }
     running = told(here, "running plans")
     assert running.found == "not installed: torch, transformers"
