@@ -123,7 +123,11 @@ def _filled(x: Tensor, rows: int) -> Tensor:
 def _agreeing(dtype: torch.dtype, outputs: int, inputs: int, rows: int, layout: Layout, threads: int) -> int | None:
     """The least height of `rows` or more, up to `MOST_ROWS`, at which `product` is `tiled`; None if there is none."""
     question = f"{str(dtype).removeprefix('torch.')} {outputs} by {inputs} {rows} {layout} {threads} threads"
-    return remembered(question, lambda: _tried(dtype, outputs, inputs, rows, layout))
+    return remembered(
+        question,
+        lambda: _tried(dtype, outputs, inputs, rows, layout),
+        lambda answer: rows <= answer <= MOST_ROWS and answer == height(answer),
+    )
 
 
 def _tried(dtype: torch.dtype, outputs: int, inputs: int, rows: int, layout: Layout) -> int | None:
