@@ -7,28 +7,56 @@ there are no more threads than cores (see executor/__init__.py). A team that is 
 from __future__ import annotations
 
 import ctypes
+import os
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-#: OpenMP 5.0's `omp_pause_soft`: threads go, what they computed stays, and the next parallel region has them again
+import torch
+
+#: OpenMP 5.0's `omp_pause_soft`: what was computed stays, and the next parallel region has its threads again
 _SOFT: Final = 1
+#: torch's runtime: others keep their threads when they pause
+_RUNTIME: Final = re.compile(r"libgomp(?!-plugin)[^/]*\.so[^/]*$")
+
+_forked = False
+
+
+def _in_a_child() -> None:
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_a_child)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute in the calling thread alone, which then has no team."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def dismiss_team() -> None:
-    """Let the calling thread's team go; its next parallel operation gathers another. Does nothing where the runtime
-    cannot do that, or cannot be found."""
-    for library in _runtimes():
+    """Let the team of the calling thread go, and no other's; its next parallel operation gathers another. Does nothing
+    where the runtime is not GNU's, or in a child of a fork, which has not the threads that it would wait for."""
+    for library in () if _forked else _runtimes():
         with suppress(OSError, AttributeError):
-            ctypes.CDLL(library).omp_pause_resource_all(_SOFT)
+            ctypes.CDLL(library, mode=os.RTLD_NOLOAD | os.RTLD_LAZY).omp_pause_resource_all(_SOFT)
 
 
 def _runtimes(maps: Path = Path("/proc/self/maps")) -> set[str]:
-    """Files of the OpenMP runtimes that this process has loaded."""
+    """Files of the GNU OpenMP runtimes that this process has loaded."""
     try:
         lines = maps.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return set()
-    found = (re.search(r"(/\S*/lib(?:gomp|omp|iomp5)\b[^/]*\.so[^/ ]*)$", line) for line in lines)
-    return {match[1] for match in found if match}
+    files = {parts[5] for line in lines if len(parts := line.split(maxsplit=5)) == 6}
+    return {file for file in files if _RUNTIME.search(file)}
