@@ -94,7 +94,7 @@ def _run(options: argparse.Namespace, requests: int, gamma: int) -> dict[str, An
         )
         measured = read_trace(Path(folder) / "out" / "trace.json")["measured"]
     cases = [replace(plan.case, machine=machine) for machine in made]
-    priced = [predicted_timeline(replace(plan, case=case), done.waves) for case in cases]
+    priced = [predicted_timeline(replace(plan, case=case), done.waves, in_turn=True) for case in cases]
     return {
         "pair": options.target.parent.name,
         "requests": requests,

@@ -10,14 +10,16 @@ from collections.abc import Sequence
 
 from executor.job import Wave
 from specsim.answer import Plan
+from specsim.hardware import IN_TURN
 from specsim.schedule.lower import append_prefill, append_round, builder
 from specsim.schedule.round import RoundState
 from specsim.simulator.pricing import simulate
 from specsim.timeline.timeline import Timeline
 
 
-def predicted_timeline(plan: Plan, waves: Sequence[Wave]) -> Timeline:
-    """The timeline that the cost model gives for the waves of a run."""
+def predicted_timeline(plan: Plan, waves: Sequence[Wave], *, in_turn: bool) -> Timeline:
+    """The timeline that the cost model gives for the waves of a run, whose streams took turns on each processor or not
+    (see executor.devices.worker_for)."""
     case, decision = plan.case, plan.decision
     b = builder(decision)
     ends: tuple[int, ...] = ()
@@ -27,4 +29,4 @@ def predicted_timeline(plan: Plan, waves: Sequence[Wave]) -> Timeline:
         for number, shape in sorted(wave.shapes.items()):
             append_round(b, case, decision, shape, number, state)
             ends = b.round_ends[-1]
-    return simulate(b.graph(), case.machine)
+    return simulate(b.graph(), case.machine, IN_TURN if in_turn else ())

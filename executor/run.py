@@ -24,7 +24,7 @@ from executor.replay import predicted_timeline
 from executor.requests import Request
 from executor.setup import NUMERICS, Ways, prepare
 from executor.speculation.sampling import Sampling
-from executor.threads import dismiss_team
+from executor.threads import dismiss_team, one_thread
 from executor.tokenizer import Tokenizer, load_tokenizer
 from specsim.answer import Plan
 from specsim.errors import InputError
@@ -63,8 +63,9 @@ def run(plan: Plan, options: RunOptions) -> RunResult:
         desk = Desk(writer, stack.enter_context(ProgressLine()), len(requests))
         engine = stack.enter_context(Engine(lanes_for(devices), worker_for(devices)))
         began = time.perf_counter()
-        job = prepare(plan, target, draft, engine, devices, _link(machine, devices, options), reader, ways)
-        dismiss_team()  # what prepared, and what this process computed before: the tasks have a team of their own
+        dismiss_team()  # whatever this thread computed before: the tasks have a team of their own
+        with one_thread():
+            job = prepare(plan, target, draft, engine, devices, _link(machine, devices, options), reader, ways)
         load_s = time.perf_counter() - began
         try:
             job.run(requests, lambda: desk.tick(job))
@@ -76,7 +77,7 @@ def run(plan: Plan, options: RunOptions) -> RunResult:
                 raise InputError(f"out of memory: {error}", where="run", hint=hint) from None
             raise
         measured = engine.timeline()
-    predicted = predicted_timeline(plan, job.waves)
+    predicted = predicted_timeline(plan, job.waves, in_turn=not devices.cuda)
     metrics = _metrics(plan, options, job, load_s, measured, predicted.makespan, itself)
     metrics.write(options.out)
     write_trace(options.out / "trace.json", {"predicted": predicted, "measured": measured.from_zero()})

@@ -18,6 +18,8 @@ Op = Literal["projections", "attention", "expert", "dense", "head"]
 OPS: Final[tuple[Op, ...]] = get_args(Op)
 #: the name of a GPU that is played by the CPU, and of its link
 EMULATED: Final = "emulated"
+#: processors whose streams take turns where there is no real GPU
+IN_TURN: Final = frozenset({"cpu", "gpu"})
 CURVES: Final = ("fp32", "fp16", "packed", *OPS)
 
 
@@ -199,11 +201,9 @@ class Machine:
 
     @property
     def in_turn(self) -> frozenset[str]:
-        """Processors whose streams take turns, since one team of threads computes for all of them: a CPU without a GPU
-        beside it, and both where it plays the GPU. A real GPU runs its streams side by side."""
-        if self.gpu is None:
-            return frozenset({"cpu"})
-        return frozenset({"cpu", "gpu"}) if self.gpu.name == EMULATED else frozenset()
+        """Processors whose streams take turns, since one team of threads computes for all streams of each: a CPU
+        without a GPU beside it, and both where it plays the GPU. Beside a real GPU all streams run side by side."""
+        return IN_TURN if self.gpu is None or self.gpu.name == EMULATED else frozenset()
 
     def processor(self, name: str) -> Processor:
         """The processor called "gpu" or "cpu"."""

@@ -6,6 +6,7 @@ Models, the machine's measurement and finished runs stay in `WORK`, so that an i
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -43,11 +44,13 @@ def matrix(out: Path | None, *, fit: bool, fmt: str) -> None:
 
 
 def _pair(configuration: Configuration) -> Path:
-    return WORK / "pairs" / configuration.shape
+    """Named by what the models are, so that others of the same name are not taken for them."""
+    sizes = hashlib.sha256(repr(SHAPES[configuration.shape]).encode()).hexdigest()[:8]
+    return WORK / "pairs" / f"{configuration.shape}-{sizes}"
 
 
 def _folder(configuration: Configuration) -> Path:
-    return WORK / "runs" / configuration.name
+    return WORK / "runs" / _pair(configuration).name / configuration.name
 
 
 def _models(wanted: Sequence[Configuration]) -> None:

@@ -24,7 +24,7 @@ Demand = tuple[tuple[str, float], ...]
 
 
 def resource(stream: str) -> str:
-    """The resource of a stream: "gpu.draft" queues apart from "gpu" and shares it."""
+    """The resource of a stream: "gpu.draft" queues apart from "gpu" and shares it, or takes turns with it."""
     return stream.partition(".")[0]
 
 

@@ -104,7 +104,8 @@ class PlacementProgram:
         round_time, prefill_time = p.real(), p.real()
         drafting = [choice.drafting for choice in problem.drafts]
         if problem.strategy == "interleaved":
-            # Per slot, drafting for one batch and verifying the other load the same pools and run side by side.
+            # Per slot, drafting for one batch and verifying the other load the same pools; that a CPU's streams take
+            # turns, and so wait for each other, only the simulator sees.
             slot = p.real()
             self._pass_takes(slot, problem.verify, drafting)
             self._draft_takes(slot, drafting, 1.0)

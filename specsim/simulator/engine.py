@@ -10,6 +10,7 @@ handled changes nothing.
 
 Streams may take turns instead: of those that have one worker, one at a time runs a task, to its end. A worker
 that is free takes the head that could start, that of the stream of its own name first, else the lowest index.
+Nobody is interrupted, so a shorter task may lengthen the whole (Graham, 1969).
 
 How. A stream waits for one task at any time: the one it runs, or an unfinished dependency of its head. So
 an ending task needs no list of dependents: it wakes the few streams that wait for it. The next ending is a

@@ -26,11 +26,13 @@ def price(graph: Graph, machine: Machine) -> tuple[list[float], list[timing.Dema
     return seconds, demands
 
 
-def run(graph: Graph, machine: Machine) -> tuple[list[float], list[float]]:
-    """Start and end of every task, in seconds from the start of the graph."""
+def run(graph: Graph, machine: Machine, in_turn: Collection[str] | None = None) -> tuple[list[float], list[float]]:
+    """Start and end of every task, in seconds from the start of the graph. Streams of processors `in_turn` take turns;
+    by default the machine says which these are."""
     seconds, demands = price(graph, machine)
     streams = [t.stream for t in graph.tasks]
-    return engine.run(streams, seconds, [t.deps for t in graph.tasks], demands, workers(machine.in_turn, streams))
+    shared = workers(machine.in_turn if in_turn is None else in_turn, streams)
+    return engine.run(streams, seconds, [t.deps for t in graph.tasks], demands, shared)
 
 
 def workers(in_turn: Collection[str], streams: Iterable[str]) -> dict[str, str]:
@@ -38,9 +40,9 @@ def workers(in_turn: Collection[str], streams: Iterable[str]) -> dict[str, str]:
     return {stream: of for stream in dict.fromkeys(streams) if (of := timing.resource(stream)) in in_turn}
 
 
-def simulate(graph: Graph, machine: Machine) -> Timeline:
-    """The graph's timeline on `machine`."""
-    starts, ends = run(graph, machine)
+def simulate(graph: Graph, machine: Machine, in_turn: Collection[str] | None = None) -> Timeline:
+    """The graph's timeline on `machine`, as `run` has it."""
+    starts, ends = run(graph, machine, in_turn)
     spans = tuple(
         Span(t.name, t.stream, t.kind, start, end, sum(w.flops for w in t.work), sum(w.bytes for w in t.work))
         for t, start, end in zip(graph.tasks, starts, ends, strict=True)

@@ -6,7 +6,7 @@ Three causes, taken as independent and each as a standard deviation of log throu
   once more with the rate that much lower;
 - luck: which tokens are accepted; the job is simulated for several seeds;
 - model: what the cost model and the schedule leave out: `MODEL_ERROR`, found on configurations that no claim about
-  predictions is checked on (`specsim.validation.matrix.FIT`).
+  predictions is checked on (`specsim.validation.configurations.FIT`).
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from specsim import machines
 from specsim.errors import InfeasibleError
 from specsim.hardware import Machine
-from specsim.validation.configurations import FIT, TEST, Configuration
+from specsim.validation.configurations import FIT, SHAPES, TEST, Configuration
 from tests.specsim import plans
 
 Capture = pytest.CaptureFixture[str]
@@ -69,13 +70,24 @@ def test_every_configuration_is_run_once_and_scored(tmp_path: Path, ran: list[st
 def test_an_interrupted_matrix_goes_on(tmp_path: Path, ran: list[str], capsys: Capture) -> None:
     plans.call(capsys, "validate", "--matrix", "--fit")
     missing = FIT[3]
-    (tmp_path / "out" / "matrix" / "runs" / missing.name / "validation.json").unlink()
-    (tmp_path / "out" / "matrix" / "runs" / missing.name).rmdir()
+    (folder,) = (tmp_path / "out" / "matrix" / "runs").glob(f"*/{missing.name}")
+    (folder / "validation.json").unlink()
+    folder.rmdir()
     ran.clear()
     status, out, _ = plans.call(capsys, "validate", "--matrix", "--fit", "--format", "csv")
     assert (status, ran) == (0, ["measure for disk", missing.name])
     assert out.splitlines()[0] == "configuration,planned,low,high,measured,error,why"
     assert json.loads(plans.call(capsys, "validate", "--matrix", "--fit", "--format", "json")[1])["level"] == 0.8
+
+
+def test_runs_of_other_models_of_the_same_name_are_not_taken_for_these(
+    ran: list[str], capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans.call(capsys, "validate", "--matrix", "--fit")
+    ran.clear()
+    monkeypatch.setitem(SHAPES, "few", replace(SHAPES["few"], layers=SHAPES["few"].layers + 1))
+    plans.call(capsys, "validate", "--matrix", "--fit")
+    assert [name for name in ran if not name.startswith("measure")] == [c.name for c in FIT if c.shape == "few"]
 
 
 def test_what_does_not_fit_is_named(ran: list[str], capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
