@@ -46,7 +46,7 @@ def comparison(found: Comparison) -> Figure:
         [Label(camps[e.ours], f"{e.plan if e.ours else e.name}") for e in entries],
         {
             "useful tokens/s": [e.tokens_per_second for e in entries],
-            "seconds from a sequence's token to its next": [e.latency_s for e in entries],
+            "seconds per token of a sequence": [e.latency_s for e in entries],
         },
         title=f"{case.target.name} on {case.machine.name}, {case.workload.requests} x {case.workload.name}",
         subtitle=f"Predicted. {sentence(found)}",
