@@ -1,8 +1,9 @@
 """Plans offloading with speculative decoding for language models that do not fit the GPU.
 
 Facts -> cost model -> schedule -> simulator -> planner -> plan file. `specsim.plan`, `simulate`, `explain`,
-`compare`, `ablation`, `sweep`, `upgrade`, `breakeven`, `export` and `read_plan` are functions of `specsim.api`, the
-library behind the command line. That module is loaded, with numpy and the rest, when the first of them is asked for.
+`compare`, `ablation`, `sweep`, `upgrade`, `breakeven`, `export`, `draw`, `measure`, `run`, `validate` and `read_plan`
+are functions of `specsim.api`, the library behind the command line. That module is loaded, with numpy and the rest,
+when the first of them is asked for.
 """
 
 from __future__ import annotations
@@ -11,7 +12,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from specsim.api import ablation, breakeven, compare, explain, export, plan, read_plan, simulate, sweep, upgrade
+    from specsim.api import (
+        ablation,
+        breakeven,
+        compare,
+        draw,
+        explain,
+        export,
+        measure,
+        plan,
+        read_plan,
+        run,
+        simulate,
+        sweep,
+        upgrade,
+        validate,
+    )
 
 __version__ = "0.1.0"
 
@@ -20,13 +36,17 @@ __all__ = [
     "ablation",
     "breakeven",
     "compare",
+    "draw",
     "explain",
     "export",
+    "measure",
     "plan",
     "read_plan",
+    "run",
     "simulate",
     "sweep",
     "upgrade",
+    "validate",
 ]
 
 _LAZY = frozenset(__all__) - {"__version__"}

@@ -7,11 +7,12 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from specsim import machines, profiles
 from specsim.acceptance import Acceptance
@@ -23,18 +24,23 @@ from specsim.hardware import Machine
 from specsim.memory import peak_items, shortfall
 from specsim.model import DTYPE_BYTES, Model, read_config
 from specsim.pairing import able_drafts, pair_acceptance
-from specsim.planfile import read_plan, write_plan
+from specsim.planfile import dump_yaml, read_plan, write_plan
 from specsim.planner.ablation import Ablation, ablate
 from specsim.planner.candidates import Fixed
 from specsim.planner.explain import Explanation, explain_plan
 from specsim.planner.plan import make_plan
 from specsim.planner.predict import mid_job_shape, round_timeline
 from specsim.planner.search import Progress
+from specsim.runtime import executor
 from specsim.schedule.lower import lower_prefill
 from specsim.simulator.job import JobResult, simulate_job
 from specsim.simulator.pricing import simulate as simulate_graph
 from specsim.timeline import Timeline, utilisation
 from specsim.units import show
+from specsim.validation.record import read_run
+from specsim.validation.throughput import Comparison as Compared
+from specsim.validation.throughput import Ran
+from specsim.validation.throughput import compare as compare_run
 from specsim.whatif.breakeven import ACCEPTANCES, BreakEvenMap, find_break_even
 from specsim.whatif.parts import named
 from specsim.whatif.prices import Prices, read_prices, with_prices
@@ -42,6 +48,8 @@ from specsim.whatif.upgrade import Upgrades, find_upgrades
 from specsim.workload import Workload, prompt_lengths
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from specsim.exports.export import Export
     from specsim.planner.compare import Comparison
     from specsim.whatif.sweep import Sweep
@@ -50,17 +58,22 @@ if TYPE_CHECKING:
 __all__ = [
     "Simulation",
     "Tariff",
+    "Validation",
     "ablation",
     "breakeven",
     "case",
     "compare",
+    "draw",
     "explain",
     "export",
+    "measure",
     "plan",
     "read_plan",
+    "run",
     "simulate",
     "sweep",
     "upgrade",
+    "validate",
     "write_plan",
 ]
 
@@ -84,6 +97,21 @@ class Simulation:
     def utilisation(self) -> Mapping[str, float]:
         """Share of the round that each resource is busy."""
         return utilisation(self.round)
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """A plan beside its run: what was measured, where the error lies, and the timelines `predicted` (for the rounds as
+    they turned out) and `measured`."""
+
+    plan: Plan
+    ran: Ran
+    comparison: Compared
+    timelines: Mapping[str, Timeline]
+
+
+#: what `draw` has pictures of
+Answer: TypeAlias = "Plan | Comparison | Ablation | Sweep | Upgrades | BreakEvenMap | Validation"
 
 
 def plan(
@@ -221,6 +249,49 @@ def breakeven(
     return find_break_even(asked, rates=rates, acceptances=acceptances, thorough=thorough, progress=progress)
 
 
+def draw(answer: Answer, view: str = "timeline") -> Figure:
+    """The picture of an answer, as the command of that question draws it: of what `plan`, `compare`, `ablation`,
+    `sweep`, `upgrade`, `breakeven` and `validate` return. `view` is for plans: one round's "timeline", the "memory" by
+    phase, or the "roofline". Raises InputError for anything else."""
+    figure: Figure = import_module("specsim.report.draw").draw(answer, view)  # matplotlib takes long to load
+    return figure
+
+
+def measure(
+    out: str | Path, *, disk_path: str | Path = ".", quick: bool = False, progress: Progress | None = None
+) -> Machine:
+    """Measure this machine, with the disk that holds `disk_path`, and write it to `out` (.yaml): twenty seconds if
+    `quick`, else a minute and a half. Raises InputError where `out` cannot be written or torch is not installed."""
+    measuring, writing = executor("executor.profile.measure"), executor("executor.profile.machine")
+    effort = measuring.QUICK if quick else measuring.LONG
+    found = measuring.measure(Path(disk_path), effort=effort, say=progress or _silent)
+    words = dump_yaml(writing.to_profile(found, datetime.date.today()))
+    try:
+        Path(out).write_text(words, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot be written: {error.strerror}", where=str(out)) from None
+    return machines.assemble(machine=str(out))
+
+
+def run(plan: Plan | str | Path, *, target: str | Path, prompts: str | Path, out: str | Path, **options: Any) -> Any:
+    """A plan, or a plan file, executed with the real weights in the directory `target` (and `draft`) on the `prompts`
+    of a file; what comes of it is in the directory `out`. The other `options` are those of
+    `executor.options.RunOptions`, the answer its `RunResult`. Raises InputError for bad input, or without torch."""
+    if options.get("draft") is not None:
+        options["draft"] = Path(options["draft"])
+    asked = executor("executor.options").RunOptions(
+        target=Path(target), prompts=Path(prompts), out=Path(out), **options
+    )
+    return executor("executor.run").run(plan if isinstance(plan, Plan) else read_plan(plan), asked)
+
+
+def validate(plan: Plan | str | Path, out: str | Path) -> Validation:
+    """A plan, or a plan file, beside its run in the directory `out`. Raises InputError where there is none."""
+    plan = plan if isinstance(plan, Plan) else read_plan(plan)
+    ran, timelines = read_run(Path(out))
+    return Validation(plan, ran, compare_run(plan, ran, timelines["predicted"], timelines["measured"]), timelines)
+
+
 def case(
     *,
     target: str | Path,
@@ -278,6 +349,10 @@ def fixed(fix: Mapping[str, Any]) -> Fixed:
         if name not in names:
             raise InputError(f"{name!r} cannot be fixed", where="--fix", hint=f"use one of: {', '.join(names)}")
     return Fixed(**fix)
+
+
+def _silent(_: str) -> None:
+    """Progress that nobody looks at."""
 
 
 def _workload(

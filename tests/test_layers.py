@@ -28,7 +28,7 @@ LAYERS = (
     {"planner"},
     {"whatif"},
     {"validation", "exports"},
-    {"report", "api", "doctor"},
+    {"runtime", "report", "api", "doctor"},
     {"published"},
     {"cli"},
     {"__main__"},

@@ -6,14 +6,13 @@ something to decide on any machine.
 
 from __future__ import annotations
 
-import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from specsim import api, machines, planfile
+from specsim import api, machines
 from specsim.answer import Plan
-from specsim.cli.running import executor
 from specsim.cli.status import status
+from specsim.runtime import executor
 from specsim.units import MiB
 
 MACHINE: Final = "machine.yaml"
@@ -25,12 +24,9 @@ ACCEPTANCE, PROMPT_TOKENS, OUTPUT_TOKENS, REQUESTS = 0.74, 91, 32, 16
 
 def demo(out: Path) -> tuple[Plan, Any]:
     """Measure the machine for some fifteen seconds, plan, and say how to run it: the plan and the `RunOptions`."""
-    measuring, writing = executor("executor.profile.measure"), executor("executor.profile.machine")
     pair = executor("executor.demo")
     with status("measuring") as say:
-        found = measuring.measure(pair.target_directory(), effort=measuring.QUICK, say=say)
-    profile = writing.to_profile(found, datetime.date.today())
-    (out / MACHINE).write_text(planfile.dump_yaml(profile), encoding="utf-8")
+        api.measure(out / MACHINE, disk_path=pair.target_directory(), quick=True, progress=say)
     machine = machines.assemble(machine=str(out / MACHINE), ram=RAM_BYTES, disk_bytes_per_s=DISK_BYTES_PER_S)
     with status("planning") as say:
         plan = api.plan(

@@ -17,11 +17,11 @@ from typing import Any, Final
 import click
 
 from specsim import __version__
-from specsim.cli.running import executor
 from specsim.cli.status import status
 from specsim.cli.tables import Cell, emit, render, to_csv
 from specsim.errors import InfeasibleError, InputError
 from specsim.hardware import Machine
+from specsim.runtime import executor
 from specsim.validation.configurations import FIT, SHAPES, TEST, Configuration
 from specsim.validation.interval import LEVEL
 from specsim.validation.scores import Outcome, scores, worst

@@ -10,10 +10,11 @@ from typing import Any, Final
 import click
 
 from specsim.cli.options import check_picture, format_option
-from specsim.cli.running import draw_rounds, executor, rates
+from specsim.cli.running import draw_rounds, rates
 from specsim.cli.tables import render
 from specsim.errors import InputError
 from specsim.planfile import read_plan
+from specsim.runtime import executor
 from specsim.timeline.trace import read_trace
 from specsim.units import show
 from specsim.validation.record import TRACE

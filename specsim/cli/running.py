@@ -1,10 +1,9 @@
-"""What commands that run something share: the way to the executor, rates that something is held to, the picture."""
+"""What commands that run something share: rates that something is held to, and the picture of what was run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import Any, Final
 
 import click
 
@@ -12,24 +11,6 @@ from specsim import units
 from specsim.answer import Plan
 from specsim.errors import InputError
 from specsim.timeline import Timeline
-from specsim.timeline.rounds import cut_rounds, middle_rounds
-from specsim.units import show
-
-#: what `pip install specsim-offload` leaves out
-EXTRA: Final = ("torch", "transformers", "safetensors")
-#: rounds that a picture shows
-ROUNDS: Final = 2
-
-
-def executor(module: str) -> Any:
-    """A module of the executor: only who runs a plan needs what it imports, and waits for it."""
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in EXTRA:
-            raise
-        hint = "pip install 'specsim-offload[run]'"
-        raise InputError(f"needs {error.name}, which is not installed", where="running a plan", hint=hint) from None
 
 
 def rates(words: Sequence[str]) -> dict[str, float]:
@@ -46,19 +27,11 @@ def rates(words: Sequence[str]) -> dict[str, float]:
 
 
 def draw_rounds(plan: Plan, measured: float, timelines: Mapping[str, Timeline], path: str) -> None:
-    """Rounds in mid-job as the simulator has them for the shapes that they turned out to have, and as they were.
-
-    `timelines` are `predicted` and `measured`, `measured` the run's useful tokens per second.
-    """
-    gantt = import_module("specsim.report.gantt")  # matplotlib: only who asks for a picture waits for it
+    """Write the picture of rounds in mid-job (see `report.rounds.measured`), or say that there are none."""
+    rounds, style = (import_module(f"specsim.report.{name}") for name in ("rounds", "style"))  # matplotlib
     try:
-        first, count = middle_rounds(timelines["measured"], ROUNDS)
+        figure = rounds.measured(plan, measured, timelines)
     except InputError as error:
         click.echo(f"specsim: nothing to draw: {error.what}", err=True)
         return
-    cut = {name: cut_rounds(timeline, first, count) for name, timeline in timelines.items()}
-    names = {name: f"{name}: {show(timeline.makespan, 'seconds')}" for name, timeline in cut.items()}
-    last = f" to {first + count - 1}" if count > 1 else ""
-    title = f"Round {first}{last}: {plan.case.target.name} on {plan.case.machine.name}, {plan.decision.strategy}"
-    told = f"{measured:.3g} useful tokens/s; {plan.predicted.tokens_per_second:.3g} were planned"
-    gantt.save(gantt.panels({names[name]: cut[name] for name in cut}, title=title, subtitle=told), path)
+    style.save(figure, path)

@@ -31,13 +31,8 @@ def simulate(plan_file: str, trace: str | None, plot: str | None, report: Path |
     if trace is not None:
         write_trace(trace, {"round": found.round, "prefill": found.prefill})
     if plot is not None:
-        gantt = import_module("specsim.report.gantt")  # matplotlib: only who asks for a picture waits for it
-        rate = plan.predicted.tokens_per_second
-        title = f"One round: {plan.case.target.name} on {plan.case.machine.name}, {plan.decision.strategy}"
-        figure = gantt.gantt(
-            found.round, title=title, subtitle=f"{rate:.1f} useful tokens/s; {plan.predicted.bottleneck}"
-        )
-        gantt.save(figure, plot)
+        rounds = import_module("specsim.report.rounds")  # matplotlib: only who asks for a picture waits for it
+        import_module("specsim.report.style").save(rounds.planned(plan, found.round), plot)
     if report is not None:
         write_report(report, plan, found)
     busy: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0, 0.0])

@@ -18,15 +18,15 @@ from specsim.cli.fixes import fix_options, fixed
 from specsim.cli.matrix import matrix as run_matrix
 from specsim.cli.options import check_profile, format_option, quantity_option
 from specsim.cli.question import question, question_options
-from specsim.cli.running import draw_rounds, executor, rates
+from specsim.cli.running import draw_rounds, rates
 from specsim.cli.status import status
 from specsim.cli.tables import emit, render
 from specsim.errors import InputError
 from specsim.report.validation import HEADERS, comparison_dict, head, rows
+from specsim.runtime import executor
 from specsim.timeline import Timeline
 from specsim.validation.pair import pair_profile
-from specsim.validation.record import read_run
-from specsim.validation.throughput import Comparison, compare
+from specsim.validation.throughput import Comparison
 from specsim.validation.verdict import sentence
 
 FAILED: Final = 1
@@ -97,11 +97,11 @@ def validate(
         plan, asked = demonstrate(folder) if demo else _asked(plan_file, folder, options)
         planfile.write_plan(plan, folder / PLAN)
         executor("executor.run").run(plan, asked)
-    measured, timelines = read_run(folder)
-    found = compare(plan, measured, timelines["predicted"], timelines["measured"])
-    _write(plan, found, timelines, folder if out is None else Path(out))
+    validation = api.validate(plan, folder)
+    found = validation.comparison
+    _write(plan, found, validation.timelines, folder if out is None else Path(out))
     if write_pair is not None:
-        profile = pair_profile(plan, measured, write_pair.stem, datetime.date.today())
+        profile = pair_profile(plan, validation.ran, write_pair.stem, datetime.date.today())
         write_pair.write_text(planfile.dump_yaml(profile), encoding="utf-8")
     if fmt == "json":
         click.echo(json.dumps(comparison_dict(plan, found), indent=2))

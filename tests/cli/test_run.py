@@ -262,7 +262,7 @@ def test_what_a_bare_install_lacks_is_one_line_with_the_cure(
     def lacking(module: str) -> Any:
         raise ModuleNotFoundError(f"No module named {missing!r}", name=missing)
 
-    monkeypatch.setattr("specsim.cli.running.import_module", lacking)
+    monkeypatch.setattr("specsim.runtime.import_module", lacking)
     line = f"running a plan: needs {missing}, which is not installed; pip install 'specsim-offload[run]'"
     assert plans.call(capsys, *arguments) == (2, "", f"specsim: error: {line}\n")
 
@@ -273,7 +273,7 @@ def test_a_module_that_the_executor_itself_lacks_is_a_bug(
     def lacking(module: str) -> Any:
         raise ModuleNotFoundError("No module named 'executor.rum'", name="executor.rum")
 
-    monkeypatch.setattr("specsim.cli.running.import_module", lacking)
+    monkeypatch.setattr("specsim.runtime.import_module", lacking)
     status, _, err = plans.call(capsys, *arguments)
     assert status == 70
     assert err.startswith("specsim: error: bug in specsim: ModuleNotFoundError: No module named 'executor.rum'")
