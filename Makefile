@@ -1,7 +1,7 @@
 # Everything here works on a fresh machine that has make, python3 (3.11 or newer) and a package index.
 # Another interpreter: make PYTHON=python3.12 test. Another torch, say one for your GPU: make TORCH=torch==2.11.0 test
 .POSIX:
-.PHONY: help test lint format demo bench clean
+.PHONY: help test lint format demo notebooks bench clean
 
 PYTHON = python3
 TORCH = torch==2.13.0
@@ -13,7 +13,7 @@ DEMO_PAIR = --target executor/demo/target --draft executor/demo/draft
 DEMO_DISK = 25MB/s
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
 test: lint ## set up, then lint, check types and run the tests (neither slow nor gpu)
 	$(PY) -m pytest -n 2 -q
@@ -40,6 +40,9 @@ demo: $(STAMP) ## plan Mixtral 8x7B on an RTX 4090; then measure this machine, p
 	  --throttle disk=$(DEMO_DISK) -o out/demo --plot out/demo.png
 	@echo; echo "Pictures: out/timeline.png (predicted), out/demo.png (predicted above measured)"
 	@echo "Traces for https://ui.perfetto.dev: out/trace.json, out/demo/trace.json"
+
+notebooks: $(STAMP) ## execute all notebooks and keep what they print
+	$(PY) -m notebooks.execute
 
 bench: $(STAMP) ## measure the simulator beside SimPy, the commands, the executor's engine and an emulated link
 	$(PY) -m benchmarks.engine
