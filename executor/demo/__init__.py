@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def directory() -> Path:
-    """The installed pair: target/, draft/ and prompts.jsonl."""
+    """The installed pair: target/, draft/, pair.yaml and prompts.jsonl."""
     return Path(__file__).parent
 
 
@@ -19,6 +19,11 @@ def target_directory() -> Path:
 
 def draft_directory() -> Path:
     return directory() / "draft"
+
+
+def pair_file() -> Path:
+    """How often the target accepts the draft, measured on the last 16 of the prompts; the demo runs the first."""
+    return directory() / "pair.yaml"
 
 
 def prompts_file() -> Path:

@@ -17,9 +17,9 @@ from specsim.units import MiB
 
 MACHINE: Final = "machine.yaml"
 RAM_BYTES: Final = 6.5 * MiB
-DISK_BYTES_PER_S: Final = 25e6
-#: `python -m executor.pairs agreement executor/demo`, and the longest prompt of the first ones
-ACCEPTANCE, PROMPT_TOKENS, OUTPUT_TOKENS, REQUESTS = 0.74, 91, 32, 16
+DISK_BYTES_PER_S: Final = 12e6
+#: the longest prompt of the first ones
+PROMPT_TOKENS, OUTPUT_TOKENS, REQUESTS = 91, 32, 16
 
 
 def demo(out: Path) -> tuple[Plan, Any]:
@@ -33,7 +33,7 @@ def demo(out: Path) -> tuple[Plan, Any]:
             machine=machine,
             target=pair.target_directory(),
             draft=pair.draft_directory(),
-            acceptance=ACCEPTANCE,
+            acceptance=str(pair.pair_file()),
             requests=REQUESTS,
             prompt_tokens=PROMPT_TOKENS,
             output_tokens=OUTPUT_TOKENS,
