@@ -21,6 +21,8 @@ from specsim.whatif.sweep import Sweep
 from specsim.whatif.vary import FIELDS
 
 TABLES: Final = (".csv", ".parquet")
+#: added to the name of the results: where answers are kept as they come
+JOURNAL: Final = ".journal.jsonl"
 #: columns of the table that a person reads, after those of the fields
 SHOWN: Final = ("tokens/s", "plan", "in flight", "in VRAM", "by the CPU", "why none")
 #: fields that one picture can show
@@ -58,8 +60,8 @@ def sweep(
 ) -> None:
     """Plan anew for ranges of any field of the question, and see what changes.
 
-    With -o every answer is also kept beside the results, in a file that ends in .jsonl, as soon as it is there: after
-    an interruption the same command goes on where it was.
+    With -o X every answer is also kept beside the results, in X.journal.jsonl, as soon as it is there: after an
+    interruption the same command goes on where it was.
     """
     vary = _vary(words)
     if plot is not None:
@@ -86,7 +88,7 @@ def sweep(
             thorough=thorough,
             jobs=jobs or -1,
             cluster=cluster,
-            journal=None if output is None else output.with_suffix(".jsonl"),
+            journal=None if output is None else output.with_name(output.name + JOURNAL),
             progress=tell,
             **asked,
         )

@@ -79,7 +79,7 @@ def run_sweep(
     """Plan every point whose answer is not in the `journal`, in `jobs` processes (-1: one for each core) or on a
     `cluster`. `thorough` searches every point in full. `progress(done, all)` is told as answers come.
 
-    Raises InputError where no point makes sense.
+    Raises InputError where no point makes sense, or the journal is another program's or in use.
     """
     grid = [dict(zip((axis.field for axis in axes), v, strict=True)) for v in _values(axes)]
     asked = [_asked(ask, point) for point in grid]
@@ -87,14 +87,13 @@ def run_sweep(
         raise asked[0] if isinstance(asked[0], InputError) else InputError("nothing is varied", where="--vary")
     bases = [None] * len(grid) if thorough else _bases(ask, grid)
     names = [key(*pair) for pair in zip(asked, bases, strict=True)]
-    book = Journal(journal, Answer)
-    left = {
-        name: (question, base)
-        for name, question, base in zip(names, asked, bases, strict=True)
-        if not isinstance(question, InputError) and name not in book.answers
-    }
     tell = progress or (lambda done, of: None)
-    with workers(cluster):
+    with Journal(journal, Answer) as book, workers(cluster):
+        left = {
+            name: (question, base)
+            for name, question, base in zip(names, asked, bases, strict=True)
+            if not isinstance(question, InputError) and name not in book.answers
+        }
         run = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
         first = {key(base): base for _, base in left.values() if base is not None}
         carried: dict[str | None, Carried | None] = {None: None}

@@ -25,7 +25,7 @@ def test_results_come_as_table_rows_files_and_picture(tmp_path: Path, capsys: py
     assert picture.read_bytes().startswith(b"\x89PNG")
     frame = pd.read_csv(output)
     assert list(frame["link GB/s"]) == [8, 8, 32, 32]
-    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 4
+    assert len((tmp_path / "out.csv.journal.jsonl").read_text().splitlines()) == 1 + 4
 
     status, out, _ = call(capsys, "sweep", *asked, *vary, "-o", str(output), "--format", "csv")
     rows = list(csv.DictReader(io.StringIO(out)))

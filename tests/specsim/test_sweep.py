@@ -13,9 +13,10 @@ import specsim
 from specsim import api
 from specsim.errors import InputError
 from specsim.units import GiB, MiB
+from specsim.whatif import journal as journals
 from specsim.whatif import sweep as sweeping
 from specsim.whatif.answer import Answer
-from specsim.whatif.journal import Journal, key
+from specsim.whatif.journal import HEADER, Journal, key
 from specsim.whatif.sweep import Sweep
 from tests.specsim import plans
 
@@ -73,24 +74,46 @@ def test_an_interrupted_sweep_goes_on_where_it_was(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(sweeping, "_answer", lambda *point: (asked.append(point[0]), planned(*point))[1])
     whole = swept(tmp_path, journal=journal)
     assert len(asked) == 12 - 5
-    assert len(journal.read_bytes().splitlines()) == 12
+    assert len(journal.read_bytes().splitlines()) == 1 + 12
     assert swept(tmp_path, journal=journal) == whole
     assert len(asked) == 12 - 5
     assert swept(tmp_path) == whole  # at one go
 
 
-def test_a_journal_forgets_a_half_line_and_skips_strangers(tmp_path: Path) -> None:
+def test_a_journal_forgets_a_half_line_and_skips_what_it_cannot_read(tmp_path: Path) -> None:
     path = tmp_path / "some.jsonl"
-    path.write_bytes(b'{"of": "another program"}\n["a",{"gamma":4}]\n["b",{"gam')
-    journal = Journal(path, Answer)
-    assert journal.answers == {"a": Answer(gamma=4)}
-    journal.append("b", Answer(why="none"))
-    assert Journal(path, Answer).answers == {"a": Answer(gamma=4), "b": Answer(why="none")}
+    path.write_bytes(HEADER + b'{"of": "another version"}\n["a",{"gamma":4}]\n["b",{"gam')
+    with Journal(path, Answer) as journal:
+        assert journal.answers == {"a": Answer(gamma=4)}
+        journal.append("b", Answer(why="none"))
+    with Journal(path, Answer) as journal:
+        assert journal.answers == {"a": Answer(gamma=4), "b": Answer(why="none")}
 
 
-def test_keys_are_those_of_the_content() -> None:
-    assert key(plans.case()) == key(plans.case())
-    assert len({key(plans.case()), key(plans.case(vram=321 * MiB)), key(plans.case(), 1)}) == 3
+def test_a_file_that_is_no_journal_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_bytes(b'{"prompt": "one"}\n{"prompt": "two"}')
+    with pytest.raises(InputError, match=r"prompts.jsonl: is no journal of a sweep, and is left as it is"):
+        swept(tmp_path, journal=path)
+    assert path.read_bytes() == b'{"prompt": "one"}\n{"prompt": "two"}'
+
+
+def test_a_journal_that_another_sweep_has_is_refused_until_it_is_done(tmp_path: Path) -> None:
+    path = tmp_path / "some.jsonl"
+    with Journal(path, Answer) as journal:
+        journal.append("a", Answer(gamma=4))
+        with pytest.raises(InputError, match=r"some.jsonl: another sweep is writing it"), Journal(path, Answer):
+            pass
+    with Journal(path, Answer) as journal:
+        assert journal.answers == {"a": Answer(gamma=4)}
+
+
+def test_keys_are_those_of_the_content_and_of_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = key(plans.case())
+    assert known == key(plans.case())
+    assert len({known, key(plans.case(vram=321 * MiB)), key(plans.case(), 1)}) == 3
+    monkeypatch.setattr(journals, "code", lambda: "another model")
+    assert key(plans.case()) != known
 
 
 def test_points_without_a_plan_say_why(tmp_path: Path) -> None:
