@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final
 
 import msgspec
 
@@ -11,11 +10,9 @@ from specsim.acceptance import Acceptance
 from specsim.case import Case
 from specsim.decision import Decision
 from specsim.planner.candidates import Candidate, Fixed
-from specsim.planner.replan import Carried, carry, replan
+from specsim.planner.evaluate import Evaluator
+from specsim.planner.replan import ENDS, REPLAN, Carried, carry, replan, together
 from specsim.planner.search import Found, Progress, Search
-
-#: placements and simulations of each search: enough to follow a change, a third of a plan's own search
-REPLAN: Final = (45, 6)
 
 
 def policy_of(decision: Decision) -> Candidate:
@@ -39,17 +36,27 @@ def start(case: Case, progress: Progress | None = None) -> Start:
     return Start(case, result.found[0] if result.found else None, carry(case, Fixed(), result))
 
 
+def start_at_any_acceptance(case: Case, progress: Progress | None = None) -> Start:
+    """The same where acceptance is what changes: what is left does not depend on that of `case`."""
+    starts = [start(accepting(case, alpha), progress) for alpha in ENDS]
+    best = max((s.found for s in starts), key=rate_of)
+    return Start(case, best, together([s.carried for s in starts]))
+
+
 def follow(first: Start, case: Case, *, speculate: bool = False, thorough: bool = False) -> Found | None:
     """The best plan for a changed question, or the best that speculates; None where nothing fits.
 
-    Near the winners of the first, unless `thorough`, or where the question has a GPU or a draft that the first has not
-    and so knows no winner for: then by `plan_anew`.
+    Near the winners of the first. If `thorough`, by `plan_anew` too; by that alone where the question has a GPU or a
+    draft that the first has not and so knows no winner for.
     """
     strange = (case.machine.gpu is None) != (first.case.machine.gpu is None)
     strange |= case.acceptance is not None and first.case.acceptance is None
     if thorough or strange:
         kept = policy_of(first.found.decision) if first.found is not None else None
-        return plan_anew(case, kept, speculate=speculate)
+        anew = plan_anew(case, kept, speculate=speculate)
+        if strange:
+            return anew
+        return max(anew, replan(case, Fixed(), first.carried, speculate=speculate), key=rate_of)
     return replan(case, Fixed(), first.carried, speculate=speculate)
 
 
@@ -65,6 +72,11 @@ def plan_anew(case: Case, kept: Candidate | None = None, *, speculate: bool = Fa
             decision = search.evaluator.with_tails(placed.decision)
             found.append(Found(kept, decision, search.evaluator.simulate(decision)))
     return max(found, key=lambda f: f.tokens_per_second, default=None)
+
+
+def unchanged(case: Case, found: Found) -> Found:
+    """A plan as it is, for a question that differs in acceptance only."""
+    return Found(found.candidate, found.decision, Evaluator(case, Fixed()).simulate(found.decision))
 
 
 def rate_of(found: Found | None) -> float:

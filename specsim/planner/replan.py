@@ -8,7 +8,7 @@ a few steps uphill. The answer depends on the two questions alone, not on what e
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,18 +31,20 @@ HEARD: Final = {True: 0.95, False: 0.8}
 ALIKE: Final = 1.02
 #: the schedule that is most like another
 OTHER: Final[dict[str, StrategyName]] = {"serial": "merged", "merged": "serial"}
-#: placements and simulations of a search where nothing that was carried over fits
-LIMITS: Final = (45, 6)
+#: placements and simulations of a search that follows a change: three quarters of a plan's own placements
+REPLAN: Final = (45, 6)
+#: where acceptance is varied, plans start from what wins at a low one and at a high one
+ENDS: Final = (0.3, 0.9)
 
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """What the search of a question leaves to those like it: candidates worth starting from, and the best plan."""
+    """What the search of a question leaves to those like it: candidates worth starting from, and the best plans."""
 
     case: Case
     fixed: Fixed
     candidates: tuple[Candidate, ...]
-    best: Found | None
+    best: tuple[Found, ...]
 
 
 def carry(case: Case, fixed: Fixed, result: SearchResult) -> Carried:
@@ -53,7 +55,14 @@ def carry(case: Case, fixed: Fixed, result: SearchResult) -> Carried:
         near = [f for f in kind if f.tokens_per_second >= CARRIED * kind[0].tokens_per_second]
         strategies = dict.fromkeys(f.candidate.strategy for f in near)
         kept += [next(f.candidate for f in near if f.candidate.strategy == s) for s in strategies][:OF_A_KIND]
-    return Carried(case, fixed, tuple(kept), next(iter(result.found), None))
+    return Carried(case, fixed, tuple(kept), result.found[:1])
+
+
+def together(carried: Sequence[Carried]) -> Carried:
+    """What is left by all of several questions that differ in acceptance only."""
+    candidates = dict.fromkeys(c for one in carried for c in one.candidates)
+    best = tuple(found for one in carried for found in one.best)
+    return Carried(carried[0].case, carried[0].fixed, tuple(candidates), best)
 
 
 def replan(case: Case, fixed: Fixed, carried: Carried, *, speculate: bool = False) -> Found | None:
@@ -65,10 +74,10 @@ def replan(case: Case, fixed: Fixed, carried: Carried, *, speculate: bool = Fals
     tops = []
     for speculative in (True,) if speculate else (False, True):
         able = [c for c in seeds if _speculates(c) == speculative and walk.seconds(c) < math.inf]
-        if able:
-            tops.append(walk.uphill(min(able, key=walk.seconds)))
+        for strategy in dict.fromkeys(c.strategy for c in able):
+            tops.append(walk.uphill(min((c for c in able if c.strategy == strategy), key=walk.seconds)))
     if not tops:
-        placements, simulations = LIMITS
+        placements, simulations = REPLAN
         search = Search(case, fixed, None, placements, simulations, speculate, survey=False)
         found = search.run().found
         return found[0] if found else None
@@ -118,15 +127,17 @@ class _Walk:
 
 
 def _as_it_was(walk: _Walk, carried: Carried, *, speculate: bool) -> Iterator[Found]:
-    """The carried plan itself, for the same work on a machine that holds it: so none that is better in everything is
-    told to be slower. Where RAM is no less, what may be page-locked is no less either."""
-    case, base, best = walk.case, carried.case, carried.best
-    if best is None or _asked(case, walk.fixed) != _asked(base, carried.fixed):
+    """The carried plans themselves, for the same work on a machine that holds them: so none that is better in
+    everything is told to be slower. Where RAM is no less, what may be page-locked is no less either."""
+    case, base = walk.case, carried.case
+    if _asked(case, walk.fixed) != _asked(base, carried.fixed):
         return
-    if case.machine.ram_budget_bytes < base.machine.ram_budget_bytes or (speculate and not _speculates(best.candidate)):
+    if case.machine.ram_budget_bytes < base.machine.ram_budget_bytes:
         return
-    if shortfall(case.machine.budgets(), peak_items(case, best.decision)) is None:
-        yield Found(best.candidate, best.decision, walk.evaluator.simulate(best.decision))
+    for best in carried.best:
+        able = _speculates(best.candidate) or not speculate
+        if able and shortfall(case.machine.budgets(), peak_items(case, best.decision)) is None:
+            yield Found(best.candidate, best.decision, walk.evaluator.simulate(best.decision))
 
 
 def _asked(case: Case, fixed: Fixed) -> tuple[object, ...]:

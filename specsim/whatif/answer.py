@@ -8,6 +8,7 @@ from specsim.case import Case
 from specsim.decision import MEMORY_OF, Decision
 from specsim.memory import peak_items, totals
 from specsim.partition import layer_units
+from specsim.planner.anew import rate_of
 from specsim.planner.candidates import Fixed, check
 from specsim.planner.infeasible import shortest
 from specsim.planner.replan import Carried, replan
@@ -35,11 +36,13 @@ class Answer(msgspec.Struct, frozen=True):
     why: str | None = None  # there is no plan
 
 
-def answer(case: Case, fixed: Fixed, carried: Carried | None) -> Answer:
-    """The best plan near what was `carried` over; without that, the best that a full search finds. Raises InputError
-    for what is fixed to something that the case does not have."""
+def answer(case: Case, fixed: Fixed, carried: Carried | None, *, thorough: bool = False) -> Answer:
+    """The best plan near what was `carried` over; without that, or if `thorough` besides, the best that a full search
+    finds. Raises InputError for what is fixed to something that the case does not have."""
     check(case, fixed)
-    found = _searched(case, fixed) if carried is None else replan(case, fixed, carried)
+    near = [replan(case, fixed, carried)] if carried is not None else []
+    searched = [_searched(case, fixed)] if thorough or carried is None else []
+    found = max(near + searched, key=rate_of)
     if found is None:
         return Answer(why=shortest(case, fixed)[0])
     policy, shares = found.decision.policy, _shares(case, found.decision)

@@ -2,7 +2,8 @@
 
 Points are planned in any order, by any number of processes, on this machine or a cluster, and interrupted at will: the
 answer to a point depends on nothing but the point and the question that is varied. That question, in every combination
-of varied names, is searched in full first, and what wins there is where points start from (`planner.replan`).
+of varied names, is searched in full first, and what wins there is where points start from (`planner.replan`); where
+acceptance is varied it is searched at a low one and at a high one instead.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import joblib
 from specsim.case import Case
 from specsim.errors import InputError
 from specsim.planner.candidates import Fixed, check
-from specsim.planner.replan import Carried, carry
+from specsim.planner.replan import ENDS, Carried, carry, together
 from specsim.planner.search import Search
 from specsim.whatif.answer import Answer, answer
 from specsim.whatif.cluster import workers
@@ -77,7 +78,7 @@ def run_sweep(
     progress: Callable[[int, int], None] | None = None,
 ) -> Sweep:
     """Plan every point whose answer is not in the `journal`, in `jobs` processes (-1: one for each core) or on a
-    `cluster`. `thorough` searches every point in full. `progress(done, all)` is told as answers come.
+    `cluster`. `thorough` searches every point in full besides. `progress(done, all)` is told as answers come.
 
     Raises InputError where no point makes sense, or the journal is another program's or in use.
     """
@@ -85,8 +86,8 @@ def run_sweep(
     asked = [_asked(ask, point) for point in grid]
     if all(isinstance(question, InputError) for question in asked):
         raise asked[0] if isinstance(asked[0], InputError) else InputError("nothing is varied", where="--vary")
-    bases = [None] * len(grid) if thorough else _bases(ask, grid)
-    names = [key(*pair) for pair in zip(asked, bases, strict=True)]
+    bases = _bases(ask, axes, grid)
+    names = [key(question, base, thorough) for question, base in zip(asked, bases, strict=True)]
     tell = progress or (lambda done, of: None)
     with Journal(journal, Answer) as book, workers(cluster):
         left = {
@@ -95,11 +96,10 @@ def run_sweep(
             if not isinstance(question, InputError) and name not in book.answers
         }
         run = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
-        first = {key(base): base for _, base in left.values() if base is not None}
-        carried: dict[str | None, Carried | None] = {None: None}
-        carried |= run(joblib.delayed(_search)(name, base) for name, base in first.items())
+        first = {key(question): question for _, base in left.values() for question in base}
+        carried = dict(run(joblib.delayed(_search)(name, question) for name, question in first.items()))
         tasks = (
-            joblib.delayed(_answer)(name, question, carried[None if base is None else key(base)])
+            joblib.delayed(_answer)(name, question, [carried[key(one)] for one in base], thorough)
             for name, (question, base) in left.items()
         )
         for done, (name, found) in enumerate(run(tasks), start=len(grid) - len(left)):
@@ -125,18 +125,25 @@ def _asked(ask: Ask, point: Mapping[Field, Value]) -> Question | InputError:
     return case, fixed
 
 
-def _bases(ask: Ask, grid: Sequence[Mapping[Field, Value]]) -> list[Question | None]:
-    """What is varied, for each point: the question with the point's names, but its own numbers. None where it has none
-    of its own."""
+def _bases(ask: Ask, axes: Sequence[Axis], grid: Sequence[Mapping[Field, Value]]) -> list[tuple[Question, ...]]:
+    """What is varied, for each point: the question with the point's names, but its own numbers, or the first of those
+    varied where it has none. Where acceptance is varied it is two questions, at either of `ENDS`; none where it makes
+    no sense."""
     named = [tuple((field, value) for field, value in point.items() if field.names) for point in grid]
-    asked = {names: _asked(ask, dict(names)) for names in dict.fromkeys(named)}
-    questions = {names: None if isinstance(base, InputError) else base for names, base in asked.items()}
-    return [questions[names] for names in named]
+    first = {axis.field: axis.values[0] for axis in axes if axis.field.owner == "option" and not axis.field.names}
+    ends = [{field: end for field in first if field.name == "acceptance"} for end in ENDS]
+    bases = {}
+    for names in dict.fromkeys(named):
+        asked = [_asked(ask, {**dict(names), **end}) for end in ends]
+        if any(isinstance(question, InputError) for question in asked):
+            asked = [_asked(ask, {**first, **dict(names), **end}) for end in ends]
+        bases[names] = tuple({key(one): one for one in asked if not isinstance(one, InputError)}.values())
+    return [bases[names] for names in named]
 
 
 def _search(name: str, question: Question) -> tuple[str, Carried]:
     return name, carry(*question, Search(*question).run())
 
 
-def _answer(name: str, question: Question, carried: Carried | None) -> tuple[str, Answer]:
-    return name, answer(*question, carried)
+def _answer(name: str, question: Question, carried: Sequence[Carried], thorough: bool) -> tuple[str, Answer]:
+    return name, answer(*question, together(carried) if carried else None, thorough=thorough)

@@ -58,6 +58,30 @@ def test_quick_answers_are_near_those_of_a_full_search() -> None:
         assert fast.tokens_per_second == pytest.approx(slow.tokens_per_second, rel=0.04)
 
 
+SMALL = {"gpu": "t4", "vram": 5 * GiB, "target": "qwen2.5-3b", "draft": "ngram", "jobs": 1}
+SMALL |= {"requests": 4, "prompt_tokens": 64, "output_tokens": 16}
+
+
+@pytest.mark.parametrize(("vary", "worst"), [({"acceptance": [0.3, 0.9]}, 0.04), ({"gpu-factor": [0.05]}, 0.14)])
+def test_a_full_search_is_never_behind_and_quick_answers_not_far(vary: dict[str, Any], worst: float) -> None:
+    """The question's own acceptance, at which other plans win, is no matter where acceptance is varied."""
+    quick, full = (specsim.sweep(vary, thorough=thorough, acceptance=1, **SMALL).answers for thorough in (False, True))
+    for fast, slow in zip(quick, full, strict=True):
+        assert fast.tokens_per_second is not None
+        assert slow.tokens_per_second is not None
+        assert 1 - worst <= fast.tokens_per_second / slow.tokens_per_second <= 1
+
+
+def test_where_acceptance_is_varied_the_one_given_is_no_matter(tmp_path: Path) -> None:
+    low, high = (swept(tmp_path, {"acceptance": [0.5, 0.8]}, acceptance=given) for given in (0.1, 1.0))
+    assert low == high
+
+
+def test_numbers_that_are_only_varied_start_from_the_first(tmp_path: Path) -> None:
+    vary = {"requests": [4, 6]}
+    assert swept(tmp_path, vary, requests=None) == swept(tmp_path, vary, requests=4)
+
+
 def test_an_interrupted_sweep_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = tmp_path / "sweep.jsonl"
 
