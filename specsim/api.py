@@ -41,7 +41,7 @@ from specsim.validation.record import read_run
 from specsim.validation.throughput import Comparison as Compared
 from specsim.validation.throughput import Ran
 from specsim.validation.throughput import compare as compare_run
-from specsim.whatif.breakeven import ACCEPTANCES, BreakEvenMap, find_break_even
+from specsim.whatif.breakeven import ACCEPTANCES, BreakEvenMap, Over, find_break_even
 from specsim.whatif.parts import named
 from specsim.whatif.prices import Prices, read_prices, with_prices
 from specsim.whatif.upgrade import Upgrades, find_upgrades
@@ -238,6 +238,7 @@ def upgrade(
 def breakeven(
     question: Case | None = None,
     *,
+    over: Over | None = None,
     rates: Sequence[float] | None = None,
     acceptances: Sequence[float] = ACCEPTANCES,
     thorough: bool = False,
@@ -246,7 +247,7 @@ def breakeven(
 ) -> BreakEvenMap:
     """From which acceptance speculation pays, by the rate at which weights come (bytes/s): see `BreakEvenMap`."""
     asked = question or case(**options)
-    return find_break_even(asked, rates=rates, acceptances=acceptances, thorough=thorough, progress=progress)
+    return find_break_even(asked, over=over, rates=rates, acceptances=acceptances, thorough=thorough, progress=progress)
 
 
 def draw(answer: Answer, view: str = "timeline") -> Figure:

@@ -14,7 +14,7 @@ from specsim.cli.options import Quantity, check_picture, format_option
 from specsim.cli.question import question, question_options
 from specsim.cli.status import status
 from specsim.cli.tables import emit
-from specsim.whatif.breakeven import BreakEvenMap, Point, break_even, sentence
+from specsim.whatif.breakeven import BreakEvenMap, Over, Point, break_even, sentence
 
 HEADERS = ("bytes_per_s", "acceptance", "plain", "speculative", "ratio")
 
@@ -26,12 +26,19 @@ HEADERS = ("bytes_per_s", "acceptance", "plain", "speculative", "ratio")
     "rates",
     multiple=True,
     type=Quantity("bytes/s"),
-    help="A rate of the link (without a GPU, of the disk) to plan for; by default a quarter to four times this one's.",
+    help="A rate to plan for, of the link or the disk; by default a quarter to four times this machine's.",
+)
+@click.option(
+    "--over",
+    type=click.Choice(["link", "disk"]),
+    help="What weights come over [default: what the best plan without speculation uses for longer].",
 )
 @click.option("--plot", type=click.Path(dir_okay=False), help="Draw the map: .png, .svg or .pdf.")
 @click.option("--thorough", is_flag=True, help="Search in full for each, ten times as long, for a few per cent.")
 @format_option("table", "json", "csv")
-def breakeven(rates: Sequence[float], plot: str | None, thorough: bool, fmt: str, **options: Any) -> None:
+def breakeven(
+    rates: Sequence[float], over: Over | None, plot: str | None, thorough: bool, fmt: str, **options: Any
+) -> None:
     """Map from which acceptance speculation pays, by the rate at which weights come.
 
     A cell is the best plan that speculates over the best that does not, in useful tokens/s, both planned anew.
@@ -40,7 +47,7 @@ def breakeven(rates: Sequence[float], plot: str | None, thorough: bool, fmt: str
         check_picture(plot)
     asked = question(**options)
     with status("mapping") as say:
-        found = api.breakeven(asked, rates=rates or None, thorough=thorough, progress=say)
+        found = api.breakeven(asked, over=over, rates=rates or None, thorough=thorough, progress=say)
     if plot is not None:
         pictures = import_module("specsim.report.breakeven")  # matplotlib: only who asks for a picture waits for it
         import_module("specsim.report.style").save(pictures.draw(found), plot)

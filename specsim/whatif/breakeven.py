@@ -1,7 +1,7 @@
 """Break-even maps: from which acceptance speculation pays, by the rate at which weights come.
 
-Each point compares the best plan that speculates with the best that does not, both made anew for that rate. Weights
-come over the link, or from the disk where there is no GPU.
+Each point compares the best plan that speculates with the best that does not, both made anew for that rate: that of the
+link or of the disk, whichever the machine's best plan without speculation uses for longer.
 """
 
 from __future__ import annotations
@@ -13,14 +13,18 @@ from typing import Any, Final, Literal
 
 from specsim.case import Case
 from specsim.errors import InputError
-from specsim.planner.anew import accepting, follow, rate_of, start
+from specsim.planner.anew import accepting, follow, rate_of, start_at_any_acceptance, unchanged
 from specsim.planner.candidates import Fixed
 from specsim.planner.infeasible import explain_infeasible
-from specsim.planner.search import Progress
+from specsim.planner.predict import round_timeline
+from specsim.planner.search import Found, Progress
+from specsim.timeline import utilisation
 
 ACCEPTANCES: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 #: rates, as multiples of this machine's own
 MULTIPLES: Final = (0.25, 0.5, 1.0, 2.0, 4.0)
+#: what weights come over
+Over = Literal["link", "disk"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,7 @@ class BreakEvenMap:
     """`points` by rate, then by acceptance, both rising; `here` is this machine with its own acceptance."""
 
     case: Case
-    over: Literal["link", "disk"]
+    over: Over
     points: tuple[Point, ...]
     here: Point
 
@@ -65,39 +69,58 @@ class BreakEvenMap:
 def find_break_even(
     case: Case,
     *,
+    over: Over | None = None,
     rates: Sequence[float] | None = None,
     acceptances: Sequence[float] = ACCEPTANCES,
     thorough: bool = False,
     progress: Progress | None = None,
 ) -> BreakEvenMap:
-    """Re-plan at each of the `rates` (bytes/s of a large copy or read; by default multiples of the machine's own) with
-    each of the `acceptances`, and without speculation: near the best plans for the machine as it is, or by a `thorough`
-    search at each point. Raises InputError where nothing drafts, or for a bad rate or
-    acceptance, InfeasibleError where nothing fits."""
-    if case.acceptance is None:
-        raise InputError("nothing drafts", where="breakeven", hint="name a --draft, or ngram")
-    machine = case.machine
-    own = machine.link.rate(pinned=True) if machine.link is not None else machine.disk.rate()
-    over: Literal["link", "disk"] = "link" if machine.link is not None else "disk"
-    wanted = sorted(set(rates) if rates is not None else {own * multiple for multiple in MULTIPLES})
-    _check(wanted, acceptances)
-    first = start(case, progress)
+    """Re-plan at each of the `rates` of what weights come `over` (bytes/s of a large copy or read; by default multiples
+    of the machine's own) with each of the `acceptances`, and without speculation: near the best plans for the machine
+    as it is, or by a `thorough` search at each point. The points do not depend on the acceptance of `case`, and a plan
+    for a lower acceptance is one for a higher too.
+
+    Raises InputError where nothing drafts or there is nothing to draft for, or for a bad rate or acceptance;
+    InfeasibleError where nothing fits.
+    """
+    _check(case, over, rates, acceptances)
+    assert case.acceptance is not None
+    first = start_at_any_acceptance(case, progress)
     if first.found is None:
         raise explain_infeasible(case, Fixed())
 
-    def rate(changed: Case, speculate: bool) -> float:
-        return rate_of(follow(first, changed if speculate else changed.plain(), speculate=speculate, thorough=thorough))
+    def best(changed: Case) -> Found | None:
+        return follow(first, changed, speculate=changed.acceptance is not None, thorough=thorough)
 
+    plain = best(case.plain())
+    over = over or _waits_for(case, plain or first.found)
+    own = _rate(case, over)
     points = []
-    for bytes_per_s in wanted:
-        at_rate = case.on(machine.scaled(**{over: bytes_per_s / own}))
-        plain = rate(at_rate, speculate=False)
+    for bytes_per_s in sorted(set(rates) if rates is not None else {own * multiple for multiple in MULTIPLES}):
+        at_rate = case.on(case.machine.scaled(**{over: bytes_per_s / own}))
+        without = rate_of(best(at_rate.plain()))
+        lower: Found | None = None
         for alpha in sorted(acceptances):
             if progress is not None:
                 progress(f"planning for {bytes_per_s / 1e9:.3g} GB/s, acceptance {alpha:g}")
-            points.append(Point(bytes_per_s, alpha, plain, rate(accepting(at_rate, alpha), speculate=True)))
-    here = Point(own, case.acceptance.at(0), rate(case, speculate=False), rate(case, speculate=True))
+            asked = accepting(at_rate, alpha)
+            kept = unchanged(asked, lower) if lower is not None else None
+            lower = max(best(asked), kept, key=rate_of)
+            points.append(Point(bytes_per_s, alpha, without, rate_of(lower)))
+    here = Point(own, case.acceptance.at(0), rate_of(plain), rate_of(best(case)))
     return BreakEvenMap(case, over, tuple(points), here)
+
+
+def _waits_for(case: Case, found: Found) -> Over:
+    """What a round is busy with for longer, of link and disk."""
+    busy = utilisation(round_timeline(case, found.decision))
+    return "link" if case.machine.link is not None and busy.get("h2d", 0.0) >= busy.get("disk", 0.0) else "disk"
+
+
+def _rate(case: Case, over: Over) -> float:
+    """The machine's own, in bytes/s."""
+    link = case.machine.link
+    return link.rate(pinned=True) if over == "link" and link is not None else case.machine.disk.rate()
 
 
 def break_even(column: Sequence[Point]) -> float | None:
@@ -137,12 +160,19 @@ def _starts(column: Sequence[Point], rate: float) -> str:
     return f"{rate / 1e9:.3g} GB/s from {at:.2f}"
 
 
-def _check(rates: Sequence[float], acceptances: Sequence[float]) -> None:
-    for rate in rates:
+def _check(case: Case, over: Over | None, rates: Sequence[float] | None, acceptances: Sequence[float]) -> None:
+    if case.acceptance is None:
+        raise InputError("nothing drafts", where="breakeven", hint="name a --draft, or ngram")
+    if case.workload.output_tokens == 1:
+        hint = "the prompt's own pass makes it; give more --output-tokens"
+        raise InputError("there is nothing to draft for: every request wants one token", where="breakeven", hint=hint)
+    if over == "link" and case.machine.link is None:
+        raise InputError("there is no link, as there is no GPU", where="over", hint="give disk")
+    for rate in rates or ():
         if not 0 < rate < float("inf"):
             raise InputError(f"a rate is {rate:g} bytes/s", where="rates", hint="give more than zero")
     for alpha in acceptances:
         if not 0 <= alpha <= 1:
             raise InputError(f"an acceptance is {alpha:g}", where="acceptances", hint="give 0 to 1")
-    if not rates or not acceptances:
+    if (rates is not None and not rates) or not acceptances:
         raise InputError("there is no point to plan for", where="breakeven", hint="give rates and acceptances")

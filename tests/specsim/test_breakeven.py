@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 
 import specsim
+from specsim import machines
 from specsim.acceptance import Acceptance
+from specsim.case import Case
 from specsim.errors import InputError
 from specsim.planner import anew as anew_module
 from specsim.planner.anew import accepting, follow, plan_anew, policy_of, rate_of, start
 from specsim.report.breakeven import draw
 from specsim.report.style import save
+from specsim.units import MiB
 from specsim.whatif.breakeven import BreakEvenMap, Point, break_even, sentence
 from tests.specsim import plans
 
@@ -65,27 +68,45 @@ def test_the_best_plan_that_speculates_is_asked_for_where_the_first_was_best_wit
     assert plain.decision.policy.gamma == 0
 
 
+def at(alpha: float, case: Case) -> Case:
+    return replace(case, acceptance=Acceptance.constant(alpha, "given", "tests"))
+
+
 @pytest.mark.parametrize("gpu", [True, False])
-def test_each_point_is_the_best_of_both_planned_anew(gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_map_does_not_depend_on_the_acceptance_given(
+    gpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(anew_module, "REPLAN", (1, 1))
     case = plans.case(gpu=gpu)
-    machine = case.machine
-    own = machine.link.rate(pinned=True) if machine.link is not None else machine.disk.rate()
+    link, disk = case.machine.link, case.machine.disk
+    own = link.rate(pinned=True) if link is not None else disk.rate()
     said: list[str] = []
-    answer = specsim.breakeven(case, rates=[own / 2], acceptances=[0.9, 0.3], progress=said.append)
-    assert answer.over == ("link" if gpu else "disk")
-    assert [(p.bytes_per_s, p.acceptance) for p in answer.points] == [(own / 2, 0.3), (own / 2, 0.9)]
-    low, high = answer.points
-    assert low.plain == high.plain
-    assert low.speculative <= high.speculative
-    slower = machine.scaled(**{answer.over: 0.5})
-    first = start(case)
-    assert high.speculative == rate_of(follow(first, accepting(case.on(slower), 0.9), speculate=True))
-    assert high.plain == rate_of(follow(first, case.on(slower).plain()))
-    here = [rate_of(follow(first, case.plain())), rate_of(follow(first, case, speculate=True))]
-    assert answer.here == Point(own, 0.7, *here)
-    assert sum(what.startswith("planning for ") for what in said) == 2
-    assert list(answer.to_frame()["ratio"]) == [low.ratio, high.ratio]
+    low = specsim.breakeven(at(0.1, case), rates=[own, own / 2], acceptances=[0.9, 0.3, 0.7], progress=said.append)
+    high = specsim.breakeven(at(0.9, case), rates=[own / 2, own], acceptances=[0.3, 0.7, 0.9])
+    assert low.points == high.points
+    assert low.over == ("link" if gpu else "disk")
+    grid = [(rate, alpha) for rate in (own / 2, own) for alpha in (0.3, 0.7, 0.9)]
+    assert [(p.bytes_per_s, p.acceptance) for p in low.points] == grid
+    assert sum(what.startswith("planning for ") for what in said) == len(grid)
+    for rate in low.rates:
+        speeds = [p.speculative for p in low.column(rate)]
+        assert speeds == sorted(speeds)
+    assert low.points[0].plain < low.points[-1].plain if gpu else low.points[0].plain <= low.points[-1].plain
+    lowest = specsim.breakeven(at(0.3, case), rates=[own], acceptances=[0.3])
+    assert lowest.points == (lowest.here,)
+    assert list(low.to_frame()["ratio"]) == [p.ratio for p in low.points]
+
+
+def test_rates_are_of_what_the_machine_waits_for_unless_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(anew_module, "REPLAN", (1, 1))
+    case = plans.case()
+    machine = machines.assemble(gpu="rtx4090", host="desktop-ddr5-64g", vram=320 * MiB, ram=400 * MiB)
+    short = case.on(machine.scaled(disk=0.1))  # the target takes 860 MiB: some of it is read from the disk
+    rate = short.machine.disk.rate()
+    found = specsim.breakeven(short, rates=[rate], acceptances=[0.5])
+    assert (found.over, found.here.bytes_per_s) == ("disk", rate)
+    assert "It pays on a disk of " in sentence(found)
+    assert specsim.breakeven(short, over="link", rates=[8e9], acceptances=[0.5]).over == "link"
 
 
 def test_re_planning_keeps_the_policy_that_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,6 +134,11 @@ def test_a_question_unlike_the_first_is_searched_anew(monkeypatch: pytest.Monkey
 def test_what_cannot_be_mapped_is_told() -> None:
     with pytest.raises(InputError, match="nothing drafts; name a --draft, or ngram"):
         specsim.breakeven(plans.case().plain())
+    one = replace(plans.case(), workload=replace(plans.case().workload, output_tokens=1))
+    with pytest.raises(InputError, match="nothing to draft for: every request wants one token"):
+        specsim.breakeven(one)
+    with pytest.raises(InputError, match="over: there is no link, as there is no GPU; give disk"):
+        specsim.breakeven(plans.case(gpu=False), over="link")
     with pytest.raises(InputError, match="a rate is -1 bytes/s; give more than zero"):
         specsim.breakeven(plans.case(), rates=[-1.0])
     with pytest.raises(InputError, match="an acceptance is 2; give 0 to 1"):
