@@ -19,10 +19,11 @@ def advice(found: Upgrades) -> str:
     singles = [p for p in known if len(p.parts) == 1]
     first = _first(found, singles) or _first(found, known)
     if first is None:
-        best = known[0] if known else None
-        if best is None or best.gain is None:
+        if not found.base.tokens_per_second:
             return "Nothing here makes it run."
-        return f"Nothing here is worth buying: the most, {_what(best)}, adds {best.gain:+.0%}."
+        best = max(known, key=lambda p: p.gain or 0.0, default=None)
+        most = f": the most, {_what(best)}, adds {best.gain:+.0%}" if best is not None else ""
+        return f"Nothing here is worth buying{most}."
     clauses = [_buy(found, first)]
     if first.next_gain is not None:
         after = "little" if first.next_gain < WORTHWHILE else "more"

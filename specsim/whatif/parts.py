@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Final, Literal, get_args
@@ -42,23 +43,47 @@ def named(name: str, where: str) -> Part:
         raise UnknownNameError("part", name, known, where=where) from None
 
 
+def in_order(case: Case, parts: Iterable[Part]) -> list[Part]:
+    """Each once, by kind, and of each kind from the smallest step to the largest: as `offers` has them. Drafts are no
+    steps and stay in their order."""
+
+    def step(part: Part) -> float:
+        match part.kind:
+            case "gpu":
+                return _arithmetic(profiles.gpu(part.name), case)
+            case "link":
+                return profiles.link(part.name).bytes_per_s
+            case "ram":
+                return parse(part.name, "bytes")
+            case "disk":
+                return profiles.disk(part.name).rate()
+            case "draft":
+                return 0.0
+
+    return sorted(dict.fromkeys(parts), key=lambda part: (KINDS.index(part.kind), step(part)))
+
+
+def _arithmetic(card: Gpu, case: Case) -> float:
+    """FLOP/s in the dtype of the target."""
+    return card.processor.flops_per_s.get(DTYPE_RATE[case.target.dtype], 0.0)
+
+
 def offers(case: Case) -> list[Part]:
     """What is worth a look, each kind from its smallest step to its largest: cards that are better than the present one
     in something, the faster full slots, more RAM, faster disks, drafts with the target's vocabulary."""
     machine = case.machine
-    cards = [gpu for name in profiles.names("gpu") if _better(gpu := profiles.gpu(name), case)]
-    cards.sort(key=lambda gpu: gpu.processor.flops_per_s.get(DTYPE_RATE[case.target.dtype], 0.0))
+    cards = [name for name in profiles.names("gpu") if _better(profiles.gpu(name), case)]
     links = [profiles.link(name) for name in profiles.names("link") if name.endswith("x16")]
     disks = [profiles.disk(name) for name in profiles.names("disk")]
-    found = [Part("gpu", card.name) for card in cards]
+    found = [Part("gpu", name) for name in cards]
     if machine.link is not None:
         faster = [link for link in links if link.bytes_per_s > machine.link.bytes_per_s * 1.01]
-        found += [Part("link", link.name) for link in sorted(faster, key=lambda link: link.bytes_per_s)]
+        found += [Part("link", link.name) for link in faster]
     found += [_ram(step * machine.host.ram_bytes) for step in RAM_STEPS]
     faster_disks = [disk for disk in disks if disk.rate() > machine.disk.rate()]
-    found += [Part("disk", disk.name) for disk in sorted(faster_disks, key=lambda disk: disk.rate())]
+    found += [Part("disk", disk.name) for disk in faster_disks]
     found += [Part("draft", name) for name in able_drafts(case.target) if case.draft is None or name != case.draft.name]
-    return found
+    return in_order(case, found)
 
 
 def built_in(case: Case, parts: tuple[Part, ...]) -> Case:

@@ -18,7 +18,7 @@ from specsim.planner.anew import follow, rate_of, start
 from specsim.planner.busy import job_energy
 from specsim.planner.predict import bottleneck, round_timeline
 from specsim.planner.search import Found, Progress
-from specsim.whatif.parts import KINDS, Part, built_in, offers
+from specsim.whatif.parts import KINDS, Part, built_in, in_order, offers
 from specsim.whatif.prices import Prices
 
 #: a further step that adds less than this is not worth taking
@@ -87,7 +87,7 @@ def find_upgrades(
     """Plan anew with every part that is worth a look (see `parts.offers`), or those to `consider`, and with pairs: near
     the best plans for the machine as it is, or by a `thorough` search for each."""
     shop = _Shop(case, prices or Prices(), tariff or Tariff(), thorough, progress)
-    parts = offers(case) if consider is None else list(consider)
+    parts = offers(case) if consider is None else in_order(case, consider)
     single = {part: found for part in parts if (found := shop.buy((part,))) is not None}
     for bought in _pairs(parts, single):
         shop.buy(bought)

@@ -13,11 +13,12 @@ from specsim.case import Case
 from specsim.energy import Tariff
 from specsim.errors import InputError
 from specsim.planner import anew as anew_module
+from specsim.planner.anew import follow, rate_of, start
 from specsim.report.style import save
 from specsim.report.upgrades import draw
 from specsim.units import GiB, MiB
 from specsim.whatif.advice import advice
-from specsim.whatif.parts import Part, built_in, named, offers
+from specsim.whatif.parts import Part, built_in, in_order, named, offers
 from specsim.whatif.prices import Prices, read_prices, with_prices
 from specsim.whatif.upgrade import Purchase, Upgrades, enough
 from tests.conftest import ROOT
@@ -172,9 +173,10 @@ def test_every_part_and_sensible_pairs_are_planned_anew(monkeypatch: pytest.Monk
     assert rows.keys() == {"rtx5090", "65GiB", "66GiB", "rtx5090 + 65GiB"}  # 66 GiB add nothing to 65
     assert answer.left_out == {"1024GiB": "the board holds 128 GiB at most"}
     rate = answer.base.tokens_per_second
+    assert (rate, answer.base.gain, answer.base.price) == (rate_of(start(case).found), 0.0, 0.0)
     for p in rows.values():
-        assert p.gain == p.tokens_per_second / rate - 1
-        assert p.gain >= 0
+        assert p.tokens_per_second == rate_of(follow(start(case), built_in(case, p.parts)))
+        assert p.tokens_per_second >= rate
         assert p.joules_per_token is not None
     pair = rows["rtx5090 + 65GiB"]
     assert pair.price == 2050
@@ -186,6 +188,18 @@ def test_every_part_and_sensible_pairs_are_planned_anew(monkeypatch: pytest.Monk
     assert pair.cost_per_million == pytest.approx(pair.joules_per_token / 3.6 * 0.30 + 2050e6 / hours)
     assert sum(what.startswith("planning with ") for what in said) == 4
     assert list(answer.to_frame()["buy"]) == ["as it is", *[p.name for p in answer.purchases]]
+
+
+def test_the_order_in_which_parts_are_named_is_no_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(anew_module, "REPLAN", (1, 1))
+    case = plans.case()
+    rising, falling = ["rtx4070-ti-super", "rtx5090", "96GiB", "128GiB"], ["128GiB", "128 GiB", "rtx5090", "96GiB"]
+    known = [named(name, "here") for name in falling]
+    assert [part.name for part in in_order(case, known)] == ["rtx5090", "96GiB", "128GiB"]
+    assert in_order(case, [named(name, "here") for name in rising[::-1]]) == [named(name, "here") for name in rising]
+    first, second = (specsim.upgrade(case, consider=names) for names in (rising[1:], falling))
+    assert first == second
+    assert [p.next_gain is None for p in first.purchases if p.name in ("96GiB", "128GiB")].count(False) == 1
 
 
 def test_returns_stop_at_the_first_step_that_comes_near_the_best() -> None:
@@ -208,6 +222,7 @@ def test_the_advice_is_the_best_for_the_money_then_what_goes_on_top() -> None:
 def test_without_prices_the_advice_is_the_smallest_step_that_comes_near_the_fastest() -> None:
     ram = [purchase("96GiB", "ram", 17.0), purchase("128GiB", "ram", 17.2)]
     assert advice(found(*ram)) == "Buy RAM up to 96 GiB: +70% (10 to 17 tokens/s)."
+    assert advice(found()) == "Nothing here is worth buying."  # of a machine that runs
     assert advice(found(purchase("l4", "gpu", 10.2))) == "Nothing here is worth buying: the most, an l4, adds +2%."
 
 
