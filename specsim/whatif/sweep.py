@@ -9,6 +9,7 @@ acceptance is varied it is searched at a low one and at a high one instead.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from specsim.planner.search import Search
 from specsim.whatif.answer import Answer, answer
 from specsim.whatif.cluster import workers
 from specsim.whatif.journal import Journal, key
-from specsim.whatif.vary import Axis, Field, Value
+from specsim.whatif.vary import MOST_POINTS, Axis, Field, Value
 
 Question = tuple[Case, Fixed]
 #: the question with fields at these values; raises InputError where it makes no sense
@@ -82,6 +83,9 @@ def run_sweep(
 
     Raises InputError where no point makes sense, or the journal is another program's or in use.
     """
+    points = math.prod(len(axis.values) for axis in axes)
+    if points > MOST_POINTS:
+        raise InputError(f"{points} points are too many", where="--vary", hint=f"at most {MOST_POINTS}")
     grid = [dict(zip((axis.field for axis in axes), v, strict=True)) for v in _values(axes)]
     asked = [_asked(ask, point) for point in grid]
     if all(isinstance(question, InputError) for question in asked):

@@ -88,6 +88,8 @@ def _fields() -> dict[str, Field]:
 
 #: name -> what can be varied
 FIELDS: Final = _fields()
+#: of a sweep
+MOST_POINTS: Final = 1_000_000
 _RANGE: Final = re.compile(r"(?P<low>[^.,:]*(?:\.\d[^.,:]*)?)\.\.(?P<high>[^,:]+):(?P<count>\d+)")
 _NUMBER: Final = re.compile(r"[\d.]+\s*(?P<unit>[A-Za-z%/]*)")
 
@@ -106,7 +108,7 @@ def axis(name: str, values: str | Sequence[Value]) -> Axis:
     of = field(name)
     if not isinstance(values, str):
         given: Sequence[Value] = [_checked(of, value) for value in values]
-    elif ".." in values:
+    elif ".." in values and of.numeric:
         given = _range(of, values)
     else:
         words = [word.strip() for word in values.split(",")]
@@ -121,11 +123,16 @@ def _range(of: Field, text: str) -> list[Value]:
     `even` or begins at 0. Whole numbers are rounded."""
     where = f"--vary {of.name}"
     match = _RANGE.fullmatch(text)
-    if match is None or not of.numeric:
-        hint = "write LOW..HIGH:COUNT, for example 8..64GB/s:5" if of.numeric else "list its values: a,b,c"
+    if match is None:
+        hint = "write LOW..HIGH:COUNT, for example 8..64GB/s:5"
         raise InputError(f"{text!r} is no range of values", where=where, hint=hint)
-    low, high = (float(_read(of, match[end].strip(), _unit(match["high"]))) for end in ("low", "high"))
+    ends = [_read(of, match[end].strip(), _unit(match["high"])) for end in ("low", "high")]
+    if any(isinstance(end, str) for end in ends):
+        raise InputError(f"{text!r} is no range of numbers", where=where, hint="list pairs: a,b,c")
+    low, high = map(float, ends)
     count = int(match["count"])
+    if count > MOST_POINTS:
+        raise InputError(f"{count} values are too many", where=where, hint=f"a sweep has at most {MOST_POINTS} points")
     if not low < high or count < 2:
         raise InputError(f"{text!r} does not rise in 2 or more steps", where=where, hint="write LOW..HIGH:COUNT")
     spread = np.linspace(low, high, count) if of.even or low == 0 else np.geomspace(low, high, count)

@@ -73,9 +73,7 @@ def at(alpha: float, case: Case) -> Case:
 
 
 @pytest.mark.parametrize("gpu", [True, False])
-def test_the_map_does_not_depend_on_the_acceptance_given(
-    gpu: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_map_does_not_depend_on_the_acceptance_given(gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(anew_module, "REPLAN", (1, 1))
     case = plans.case(gpu=gpu)
     link, disk = case.machine.link, case.machine.disk

@@ -28,7 +28,7 @@ def swept(folder: Path, vary: dict[str, Any] = VARY, **more: Any) -> Sweep:
     target, draft = (
         plans.checkpoint(folder / name, config) for name, config in (("target", plans.TARGET), ("draft", plans.DRAFT))
     )
-    vary = {name: [draft if v == "TINY" else v for v in values] for name, values in vary.items()}
+    vary = {name: v if isinstance(v, str) else [draft if w == "TINY" else w for w in v] for name, v in vary.items()}
     asked = {"gpu": "rtx4090", "vram": 320 * MiB, "prompt_tokens": 16, "output_tokens": 8, "requests": 4}
     options = {"draft": draft} | asked | {"target": target, "jobs": 1, "fix": {"strategy": "serial"}} | more
     if "draft" in vary:
@@ -152,6 +152,11 @@ def test_combinations_that_make_no_sense_say_so_and_the_others_are_planned(tmp_p
     assert ["needs a draft" in (answer.why or "") for answer in found.answers] == [False, True, False, False]
     with pytest.raises(InputError, match="needs a draft"):
         swept(tmp_path, {"gamma": [3, 4]}, draft="none")
+
+
+def test_more_points_than_can_be_planned_are_refused_with_their_number(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="1002001 points are too many; at most 1000000"):
+        swept(tmp_path, {"link": "1..2GB/s:1001", "disk-bandwidth": "1..2GB/s:1001"})
 
 
 def test_processors_can_be_made_faster(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from specsim.whatif.vary import FIELDS, axis, field
         ("acceptance", "50..70%:3", (0.5, 0.6, 0.7)),
         ("acceptance", "0,some-pair", (0.0, "some-pair")),
         ("gamma", "0,4,8", (0, 4, 8)),
+        ("target", "../x,qwen2.5-3b", ("../x", "qwen2.5-3b")),
         ("gamma", "0..8:3", (0, 4, 8)),
         ("requests", "1..16:9", (1, 2, 3, 4, 6, 8, 11, 16)),  # whole, and none twice
         ("draft", "none,mistral-7b", ("none", "mistral-7b")),
@@ -47,7 +48,8 @@ def test_values_of_python_are_in_base_units_already() -> None:
         ("link", "8..64GB/s", "write LOW..HIGH:COUNT"),
         ("link", "64..8GB/s:4", "does not rise"),
         ("link", "8..64GB/s:1", "does not rise"),
-        ("draft", "a..b:3", "list its values"),
+        ("acceptance", "mixtral..x:3", "is no range of numbers; list pairs"),
+        ("link", "8..64GB/s:200000000", "200000000 values are too many; a sweep has at most 1000000 points"),
         ("gamma", "1.5", "no whole number"),
         ("refill", "yes", "neither true nor false"),
     ],
