@@ -194,9 +194,12 @@ def sweep(
         for field, value in values.items():
             by_owner[field.owner][field.key] = value
         asked, fixes, factors = by_owner.values()
-        if str(asked.get("draft") or "none") == "none":
-            asked.pop("acceptance", None)  # an acceptance varies for the drafts that there are
+        if "draft" in vary and str(asked.get("draft") or "none") == "none":
+            asked.pop("acceptance", None)  # an acceptance is for the drafts that there are
         question = case(**asked)
+        if question.machine.gpu is None and {"gpu", "vram_bw"} & factors.keys():
+            hint = "name a --gpu, or vary the CPU's"
+            raise InputError("there is no GPU to make faster", where="--vary gpu-factor, vram-bw-factor", hint=hint)
         return question.on(question.machine.scaled(**factors)), fixed(fixes)
 
     found: Sweep = sweeping.run_sweep(

@@ -159,6 +159,13 @@ def test_more_points_than_can_be_planned_are_refused_with_their_number(tmp_path:
         swept(tmp_path, {"link": "1..2GB/s:1001", "disk-bandwidth": "1..2GB/s:1001"})
 
 
+def test_what_would_change_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="acceptance is given without a draft"):
+        swept(tmp_path, {"acceptance": [0.3, 0.9]}, draft="none")
+    with pytest.raises(InputError, match="there is no GPU to make faster"):
+        swept(tmp_path, {"gpu-factor": [1.0, 2.0]}, gpu="none", vram=None)
+
+
 def test_processors_can_be_made_faster(tmp_path: Path) -> None:
     slow, fast = swept(tmp_path, {"dram-factor": [1.0, 4.0]}, thorough=True).answers
     assert (fast.tokens_per_second or 0) >= (slow.tokens_per_second or 0)
