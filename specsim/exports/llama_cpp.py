@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +15,7 @@ from specsim.exports.export import Engine, Export, Speed, documented
 from specsim.exports.losses import losses
 from specsim.exports.shell import flags, script
 from specsim.memory import kv_positions
+from specsim.model import Model
 from specsim.systems import llama_cpp
 from specsim.systems.layers import cache_bytes, ffn_bytes
 from specsim.systems.outcome import Outcome, run
@@ -124,12 +126,15 @@ def _script(case: Case, choice: Choice, drafted: bool) -> str:
             "--spec-ngram-simple-size-m": choice.gamma,
         }
     models = [("$1", target), *([("$2", case.draft)] if drafted and case.draft is not None else [])]
-    converted = [
-        f'[ -e {_gguf(model.name, model.dtype)} ] || python convert_hf_to_gguf.py "{folder}" '
-        f"--outtype {OUTTYPES[model.dtype]} --outfile {_gguf(model.name, model.dtype)}"
-        for folder, model in models
-    ]
+    converted = [_convert(model, folder) for folder, model in models]
     return script(case, ENGINE.title, [*converted, flags("llama-server", options)])
+
+
+def _convert(model: Model, folder: str) -> str:
+    """Make a model's GGUF where there is none."""
+    file = shlex.quote(_gguf(model.name, model.dtype))
+    convert = f'python convert_hf_to_gguf.py "{folder}" --outtype {OUTTYPES[model.dtype]} --outfile {file}'
+    return f"[ -e {file} ] || {convert}"
 
 
 def _gguf(name: str, dtype: str) -> str:

@@ -15,6 +15,8 @@ def flags(program: str, options: Mapping[str, str | int | None]) -> str:
 
 
 def script(case: Case, engine: str, commands: Sequence[str]) -> str:
-    """A script that runs `commands`, the last of which goes on serving."""
+    """A script that runs `commands`, the last of which goes on serving. A name is no more than a comment, whatever is
+    in it."""
     about = f"{case.target.name} on {case.machine.name} for {case.workload.requests} x {case.workload.name}"
+    about = " ".join(about.split())
     return "\n".join(["#!/bin/sh", f"# {engine}: {about}, as specsim export wrote it", "set -eu", *commands, ""])

@@ -110,6 +110,27 @@ def test_llama_cpp_without_a_gpu_has_the_plan_s_draft_and_converts_both_models(t
     }
 
 
+@pytest.mark.parametrize("engine", ["llama.cpp", "vllm"])
+@pytest.mark.parametrize("name", ["my model", "x$(touch harm)", "it's; touch harm", "x\ntouch harm\n", "`touch harm`"])
+def test_no_name_is_ever_run(engine: str, name: str, tmp_path: Path) -> None:
+    plan = plans.plan()
+    case = plan.case
+    assert case.draft is not None
+    named = on(
+        plan,
+        target=replace(case.target, name=name),
+        draft=replace(case.draft, name=name),
+        machine=replace(case.machine, name=name),
+        workload=replace(case.workload, name=name),
+    )
+    *converted, served = called(specsim.export(named, for_=engine), tmp_path, "TARGET", "DRAFT")
+    assert not (tmp_path / "harm").exists()
+    assert served[0] in ("llama-server", "vllm")
+    assert all(call[0] == "python" for call in converted)
+    if engine == "llama.cpp":
+        assert "\n".join(converted[0]).endswith(f"\n--outfile\n{name}-bf16.gguf")
+
+
 def test_llama_cpp_keeps_the_experts_of_the_last_layers_that_fit(tmp_path: Path) -> None:
     plan = plans.plan()
     experts = 4 * 3 * 1024 * 2048 * 2  # bytes of a layer's
