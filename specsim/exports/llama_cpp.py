@@ -131,10 +131,11 @@ def _script(case: Case, choice: Choice, drafted: bool) -> str:
 
 
 def _convert(model: Model, folder: str) -> str:
-    """Make a model's GGUF where there is none."""
-    file = shlex.quote(_gguf(model.name, model.dtype))
-    convert = f'python convert_hf_to_gguf.py "{folder}" --outtype {OUTTYPES[model.dtype]} --outfile {file}'
-    return f"[ -e {file} ] || {convert}"
+    """Make a model's GGUF where there is none; under its name only when it is whole."""
+    name = _gguf(model.name, model.dtype)
+    file, part = shlex.quote(name), shlex.quote(f"{name}.part")
+    convert = f'python convert_hf_to_gguf.py "{folder}" --outtype {OUTTYPES[model.dtype]} --outfile {part}'
+    return f"if [ ! -e {file} ]; then\n  {convert}\n  mv {part} {file}\nfi"
 
 
 def _gguf(name: str, dtype: str) -> str:

@@ -26,17 +26,21 @@ from specsim.units import GiB, MiB
 from tests.specsim import plans
 
 STUB = '#!/bin/sh\nprintf "%s\\n" "$(basename "$0")" "$@" "" >> "$CALLS"\n'
+#: what converts also makes its file, or half of it and no more
+CONVERTS = STUB + 'while [ "$1" != --outfile ]; do shift; done\necho > "$2"\n'
+STOPS = CONVERTS + "exit 1\n"
 
 
-def called(export: Export, folder: Path, *arguments: str) -> list[list[str]]:
-    """The command lines that an export's script really calls, with programs that only write theirs down."""
-    for program in ("llama-server", "vllm", "python"):
-        (folder / program).write_text(STUB)
+def called(export: Export, folder: Path, *arguments: str, python: str = CONVERTS, status: int = 0) -> list[list[str]]:
+    """The command lines that an export's script really calls, with programs that do little but write theirs down."""
+    for program, stub in {"llama-server": STUB, "vllm": STUB, "python": python}.items():
+        (folder / program).write_text(stub)
         (folder / program).chmod(0o755)
     ((name, text),) = export.files.items()
     (folder / name).write_text(text)
+    (folder / "calls").unlink(missing_ok=True)
     environment = {"PATH": f"{folder}:/usr/bin:/bin", "CALLS": str(folder / "calls")}
-    subprocess.run(["sh", name, *arguments], cwd=folder, env=environment, check=True)
+    assert subprocess.run(["sh", name, *arguments], cwd=folder, env=environment, check=False).returncode == status
     return [call.split("\n") for call in (folder / "calls").read_text().removesuffix("\n\n").split("\n\n")]
 
 
@@ -93,7 +97,7 @@ def test_llama_cpp_without_a_gpu_has_the_plan_s_draft_and_converts_both_models(t
         ["convert_hf_to_gguf.py", "small"],
     ]
     assert [options(call) for call in converted] == [
-        {"--outtype": "bf16", "--outfile": f"{name}-bf16.gguf"} for name in ("target", "draft")
+        {"--outtype": "bf16", "--outfile": f"{name}-bf16.gguf.part"} for name in ("target", "draft")
     ]
     assert options(served) == {
         "-m": "target-bf16.gguf",
@@ -128,7 +132,18 @@ def test_no_name_is_ever_run(engine: str, name: str, tmp_path: Path) -> None:
     assert served[0] in ("llama-server", "vllm")
     assert all(call[0] == "python" for call in converted)
     if engine == "llama.cpp":
-        assert "\n".join(converted[0]).endswith(f"\n--outfile\n{name}-bf16.gguf")
+        assert (tmp_path / f"{name}-bf16.gguf").is_file()
+
+
+def test_a_conversion_that_was_interrupted_is_made_anew_and_one_that_was_not_is_kept(tmp_path: Path) -> None:
+    export = specsim.export(plans.plan(gpu=False), for_="llama.cpp")
+    for python, status, programs in (
+        (STOPS, 1, ["python"]),
+        (CONVERTS, 0, ["python", "python", "llama-server"]),
+        (CONVERTS, 0, ["llama-server"]),
+    ):
+        calls = called(export, tmp_path, "TARGET", "DRAFT", python=python, status=status)
+        assert [call[0] for call in calls] == programs
 
 
 def test_llama_cpp_keeps_the_experts_of_the_last_layers_that_fit(tmp_path: Path) -> None:
