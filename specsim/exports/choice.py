@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import ceil
-from typing import Final, TypeVar
+from typing import Final, Generic, TypeVar
 
 from specsim.answer import Plan
 from specsim.case import Case
 from specsim.errors import InfeasibleError
 from specsim.memory import CHUNK_TOKENS, kv_positions
 from specsim.systems.layers import cache_bytes
-from specsim.systems.outcome import Outcome
-from specsim.systems.policies import padded_shape
-from specsim.systems.system import Job, Policy
-from specsim.units import show
+from specsim.systems.outcome import Outcome, run
+from specsim.systems.policies import excess, padded_shape
+from specsim.systems.system import Bytes, Job, Policy, System
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Try(Generic[T]):
+    """A configuration that may fit: `choice` in an engine's own terms, and what specsim models it by. It needs so many
+    bytes by memory, and there is `room` for so many."""
+
+    choice: T
+    case: Case
+    system: System
+    policy: Policy
+    needed: Bytes
+    room: Bytes
+
 
 #: tokens that n-gram drafting looks up: as many as the executor's
 NGRAM_TOKENS: Final = 4
@@ -55,12 +68,15 @@ def swept(case: Case, policy: Policy, job: Job) -> Job:
     return replace(job, stages=(replace(prefill, times=float(passes), shapes=(shape,)), *rest))
 
 
-def fastest(tries: Iterable[tuple[Outcome, T]], engine: str, case: Case) -> tuple[Outcome, T]:
-    """The configuration that is predicted fastest. Raises InfeasibleError where none fits."""
-    found = max(tries, key=lambda tried: tried[0].useful_per_s, default=None)
-    if found is None:
-        machine = case.machine
-        room = show(machine.budgets()[machine.fast], "bytes")
-        what = f"{engine} cannot hold one sequence of {case.target.name} in {room} of {machine.fast}"
-        raise InfeasibleError(f"{what}, as it keeps caches there; give it more, or run the plan with specsim run")
-    return found
+def fastest(tries: Iterable[Try[T]], engine: str, case: Case) -> tuple[Outcome, T]:
+    """The configuration that is predicted fastest, of those that fit. Raises InfeasibleError where none does, with
+    what the last one is short of: `tries` go from many sequences to one."""
+    short, found = "", []
+    for tried in tries:
+        short = excess(tried.needed, tried.room)
+        if not short:
+            found.append((run(tried.case, tried.system, tried.policy), tried.choice))
+    if not found:
+        what = f"{engine} cannot hold one sequence of {case.target.name}: it needs {short} for it"
+        raise InfeasibleError(f"{what}; give it more, or run the plan with specsim run")
+    return max(found, key=lambda tried: tried[0].useful_per_s)

@@ -10,7 +10,7 @@ from math import ceil
 
 from specsim.answer import Plan
 from specsim.case import Case
-from specsim.exports.choice import NGRAM_TOKENS, caches, fastest, in_flight, pass_tokens, sequences, swept
+from specsim.exports.choice import NGRAM_TOKENS, Try, caches, fastest, in_flight, pass_tokens, sequences, swept
 from specsim.exports.export import Engine, Export, Speed, documented
 from specsim.exports.losses import losses
 from specsim.exports.shell import flags, script
@@ -18,9 +18,10 @@ from specsim.memory import kv_positions
 from specsim.model import Model
 from specsim.systems import llama_cpp
 from specsim.systems.layers import cache_bytes, ffn_bytes
-from specsim.systems.outcome import Outcome, run
+from specsim.systems.outcome import Outcome
 from specsim.systems.policies import simple_policy
 from specsim.systems.system import Job, Policy
+from specsim.units import show
 
 #: sequences that it handles at most, a constant of its source (LLAMA_MAX_SEQ)
 MOST_SLOTS = 256
@@ -43,9 +44,10 @@ def export(plan: Plan) -> Export:
         choice = Choice(min(in_flight(plan), MOST_SLOTS), 0, plan.decision.policy.gamma)
         speed = Speed(None, "specsim models llama.cpp with a GPU")
     else:
-        outcome, choice = fastest(_tries(plan), ENGINE.title, case)
-        plain = "; its n-gram drafting is not in it" if choice.gamma and case.ngram else ""
-        speed = Speed(outcome.useful_per_s, f"strategy {outcome.system.name}, with these flags{plain}")
+        tries = list(_tries(plan))
+        cached = [tried for tried in tries if _on_cpu(case, tried.choice) <= case.machine.ram_budget_bytes]
+        outcome, choice = fastest(cached or tries, ENGINE.title, case)
+        speed = _speed(outcome, choice)
     drafted = choice.gamma > 0 and case.draft is not None
     return Export(
         engine=ENGINE.name,
@@ -65,7 +67,7 @@ def export(plan: Plan) -> Export:
     )
 
 
-def _tries(plan: Plan) -> Iterator[tuple[Outcome, Choice]]:
+def _tries(plan: Plan) -> Iterator[Try[Choice]]:
     """Slots without a draft and, for a plan that speculates with one, a single slot with it: a draft of llama.cpp is
     known to serve one sequence. VRAM that is left keeps FFNs."""
     case, gamma = plan.case, plan.decision.policy.gamma
@@ -76,11 +78,26 @@ def _tries(plan: Plan) -> Iterator[tuple[Outcome, Choice]]:
         expected = cache_bytes(case.target, slots * (policy.padded + case.workload.output_tokens))
         used = llama_cpp.memory(case, policy)["vram"] + caches(case, slots, drafts) - expected
         room = case.machine.vram_budget_bytes - used
-        if room >= 0:
-            kept = min(case.target.layers, int(room // ffn_bytes(case.target)))
-            system = llama_cpp.DRAFTED if modelled else llama_cpp.SYSTEM
-            job = partial(_job, kept=kept)
-            yield run(case, replace(system, job=job), policy), Choice(slots, kept, drafts)
+        kept = max(0, min(case.target.layers, int(room // ffn_bytes(case.target))))
+        system = replace(llama_cpp.DRAFTED if modelled else llama_cpp.SYSTEM, job=partial(_job, kept=kept))
+        # short RAM is no hindrance: the file is memory-mapped
+        yield Try(Choice(slots, kept, drafts), case, system, policy, {"vram": used}, case.machine.budgets())
+
+
+def _speed(outcome: Outcome, choice: Choice) -> Speed:
+    """None where what the CPU computes with does not stay in RAM: it is then read from the disk, again and again."""
+    case, size = outcome.case, _on_cpu(outcome.case, choice)
+    ram = case.machine.ram_budget_bytes
+    if size > ram:
+        what = f"its CPU computes with {show(size, 'bytes')} of weights, and there are {show(ram, 'bytes')} of RAM"
+        return Speed(None, f"{what}: specsim models llama.cpp with all of them in RAM, not on the disk")
+    plain = "; its n-gram drafting is not in it" if choice.gamma and case.ngram else ""
+    return Speed(outcome.useful_per_s, f"strategy {outcome.system.name}, with these flags{plain}")
+
+
+def _on_cpu(case: Case, choice: Choice) -> float:
+    """Bytes of the FFNs that are not kept in VRAM."""
+    return (case.target.layers - choice.kept) * ffn_bytes(case.target)
 
 
 def _job(case: Case, policy: Policy, kept: int) -> Job:

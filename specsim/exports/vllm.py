@@ -10,7 +10,7 @@ from math import ceil
 from specsim.answer import Plan
 from specsim.case import Case
 from specsim.errors import InputError
-from specsim.exports.choice import NGRAM_TOKENS, caches, fastest, in_flight, pass_tokens, sequences, swept
+from specsim.exports.choice import NGRAM_TOKENS, Try, caches, fastest, in_flight, pass_tokens, sequences, swept
 from specsim.exports.export import Engine, Export, Speed, documented
 from specsim.exports.losses import losses
 from specsim.exports.shell import flags, script
@@ -18,7 +18,6 @@ from specsim.memory import kv_positions
 from specsim.partition import whole_bytes
 from specsim.systems import vllm
 from specsim.systems.layers import cache_bytes
-from specsim.systems.outcome import Outcome, run
 from specsim.systems.policies import simple_policy
 from specsim.systems.system import Job, Policy
 from specsim.units import GiB
@@ -57,8 +56,8 @@ def export(plan: Plan) -> Export:
     )
 
 
-def _tries(plan: Plan) -> Iterator[tuple[Outcome, Choice]]:
-    """Every number of sequences that fits beside a draft; weights fill what VRAM is left."""
+def _tries(plan: Plan) -> Iterator[Try[Choice]]:
+    """Every number of sequences, beside a draft; weights fill what VRAM is left."""
     plain, draft, gamma = plan.case.plain(), plan.case.draft, plan.decision.policy.gamma
     machine, gpu = plain.machine, plain.machine.gpu
     assert gpu is not None
@@ -70,12 +69,16 @@ def _tries(plan: Plan) -> Iterator[tuple[Outcome, Choice]]:
         expected = cache_bytes(plain.target, rows * (policy.padded + plain.workload.output_tokens))
         budget = machine.vram_budget_bytes - beside - (caches(plain, rows, gamma) - expected)
         case = plain.on(replace(machine, vram_budget_bytes=budget))
-        needed = vllm.memory(case, policy)
-        if needed["vram"] <= vllm.GPU_MEMORY_UTILIZATION * budget and needed["ram"] <= machine.ram_budget_bytes:
-            offloaded = (1.0 - vllm.resident_share(case, policy)) * plain.target.weight_bytes
-            taken = machine.vram_budget_bytes - (1.0 - vllm.GPU_MEMORY_UTILIZATION) * budget
-            system = replace(vllm.SYSTEM, job=_job)
-            yield run(case, system, policy), Choice(rows, offloaded, taken / gpu.vram_bytes)
+        offloaded = (1.0 - vllm.resident_share(case, policy)) * plain.target.weight_bytes
+        taken = machine.vram_budget_bytes - (1.0 - vllm.GPU_MEMORY_UTILIZATION) * budget
+        yield Try(
+            Choice(rows, offloaded, taken / gpu.vram_bytes),
+            case,
+            replace(vllm.SYSTEM, job=_job),
+            policy,
+            vllm.memory(case, policy),
+            machine.budgets() | {"vram": vllm.GPU_MEMORY_UTILIZATION * budget},
+        )
 
 
 def _job(case: Case, policy: Policy) -> Job:

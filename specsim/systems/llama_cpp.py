@@ -63,13 +63,14 @@ def drafted_job(case: Case, policy: Policy, kept: int = 0) -> Job:
 
 
 def memory(case: Case, policy: Policy, kept: int = 0) -> Bytes:
-    """All but the experts, and the cache; those of the `kept` layers and of a copied one; a draft with its cache."""
+    """In VRAM all but the experts, and the cache; those of the `kept` layers and of a copied one; a draft with its
+    cache. In RAM the experts of the other layers: what of the file is not used again need not stay there."""
     target, draft = case.target, case.draft if policy.gamma else None
     whole = target.layers * attention_bytes(target) + head_bytes(target) + embedding_bytes(target)
     whole += (kept + 1) * ffn_bytes(target)
     if draft is not None:
         whole += whole_bytes(draft) + cache_bytes(draft, policy.padded + case.workload.output_tokens)
-    return in_vram(case, policy, whole)
+    return {**in_vram(case, policy, whole), "ram": (target.layers - kept) * ffn_bytes(target)}
 
 
 def choose(case: Case) -> Policy:

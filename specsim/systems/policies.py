@@ -65,7 +65,7 @@ def fastest(
     budgets, requests = case.machine.budgets(), case.workload.requests
     speeds: dict[Policy, float] = {}
     for policy in policies:
-        if policy.batch * policy.blocks <= requests and not _excess(memory(case, policy), budgets):
+        if policy.batch * policy.blocks <= requests and not excess(memory(case, policy), budgets):
             asked = job(case, policy)
             graphs = [stage_graphs(case, stage) for stage in asked.stages]
             speeds[policy] = asked.useful / sum(phase_seconds(asked, graphs, case.machine).values())
@@ -80,17 +80,17 @@ def largest(
     """The policy of the largest batch that fits, up to all requests: what a user finds who raises it until memory runs
     out. Raises InfeasibleError, saying what is short, where one sequence does not fit."""
     budgets = case.machine.budgets()
-    short = _excess(memory(case, make(case, 1)), budgets)
+    short = excess(memory(case, make(case, 1)), budgets)
     if short:
         raise InfeasibleError(f"one sequence needs {short}")
     low, high = 1, case.workload.requests
     while low < high:  # the largest batch lies in low..high
         middle = (low + high + 1) // 2
-        low, high = (low, middle - 1) if _excess(memory(case, make(case, middle)), budgets) else (middle, high)
+        low, high = (low, middle - 1) if excess(memory(case, make(case, middle)), budgets) else (middle, high)
     return make(case, low)
 
 
-def _excess(sizes: Bytes, budgets: Mapping[str, float]) -> str:
-    """The worst shortage in words, or "" if everything fits."""
+def excess(sizes: Bytes, budgets: Mapping[str, float]) -> str:
+    """The worst shortage of `budgets` in words, or "" if everything fits."""
     missing, name = max((size - budgets.get(name, 0.0), name) for name, size in sizes.items())
     return f"{show(missing, 'bytes')} more {name} than there is" if missing > 0 else ""

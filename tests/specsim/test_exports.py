@@ -158,6 +158,33 @@ def test_llama_cpp_keeps_the_experts_of_the_last_layers_that_fit(tmp_path: Path)
         assert flags["-ngl"] == "9"  # 8 layers and the head
 
 
+def test_llama_cpp_is_predicted_only_with_what_the_cpu_computes_in_ram() -> None:
+    plan, experts = plans.plan(), 4 * 3 * 1024 * 2048 * 2
+    speeds = []
+    for ram in (4 * experts, 2 * experts):  # 4 of 8 layers are kept in VRAM
+        export = specsim.export(on(plan, machine=replace(plan.case.machine, ram_budget_bytes=ram)), for_="llama.cpp")
+        assert "--n-cpu-moe 4" in export.files["llama.cpp.sh"]
+        speeds.append(export.speed)
+    assert (speeds[0].tokens_per_second or 0.0) > 0.0
+    assert speeds[1].tokens_per_second is None
+    assert speeds[1].basis == (
+        "its CPU computes with 192 MiB of weights, and there are 96.0 MiB of RAM: "
+        "specsim models llama.cpp with all of them in RAM, not on the disk"
+    )
+
+
+def test_llama_cpp_has_fewer_slots_where_more_would_leave_too_much_to_ram() -> None:
+    plan, experts = plans.plan(), 4 * 3 * 1024 * 2048 * 2
+    long = replace(plan.case.workload, prompt_tokens_mean=400, prompt_tokens_min=400, prompt_tokens_max=400)
+    many = with_policy(on(plan, workload=replace(long, requests=64)), gamma=0, draft=None, batch=64, prefill_batch=64)
+    chosen = {}
+    for ram in (8 * experts, 4 * experts):
+        export = specsim.export(on(many, machine=replace(plan.case.machine, ram_budget_bytes=ram)), for_="llama.cpp")
+        assert export.speed.tokens_per_second is not None
+        chosen[ram] = int(export.files["llama.cpp.sh"].split("-np ")[1].split()[0])
+    assert chosen[8 * experts] > chosen[4 * experts]
+
+
 def test_llama_cpp_names_the_ffns_of_a_dense_model(tmp_path: Path) -> None:
     dense = from_config({**plans.TARGET, "model_type": "mistral", "intermediate_size": 8192}, name="d", where="tests")
     case = replace(plans.case(), target=dense)
@@ -237,6 +264,17 @@ def test_a_batch_that_does_not_fit_is_halved() -> None:
     chosen = json.loads(specsim.export(many, for_="accelerate").files["accelerate.json"])["batch"]
     assert chosen < 64
     assert lost(specsim.export(many, for_="accelerate"))["batch"] == f"{chosen} at a time, as caches have to fit VRAM"
+
+
+def test_the_memory_that_is_short_is_named() -> None:
+    plan = plans.plan()
+    size = plan.case.target.weight_bytes
+    small = on(plan, machine=replace(plan.case.machine, ram_budget_bytes=size - 64 * MiB))
+    with pytest.raises(InfeasibleError, match=r"vLLM cannot hold one sequence of target: it needs 64\.0 MiB more ram"):
+        specsim.export(small, for_="vllm")
+    small = on(plan, machine=replace(plan.case.machine, vram_budget_bytes=1.0 * MiB))
+    with pytest.raises(InfeasibleError, match=r"cannot hold one sequence of target: it needs [\d.]+ MiB more vram"):
+        specsim.export(small, for_="llama.cpp")
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -114,6 +114,13 @@ def test_the_slowest_of_a_batch_is_what_drawing_lots_says() -> None:
     assert slowest_rounds(Acceptance.constant(1.0, "given", "test"), 9, rows, 4) == pytest.approx(1)
 
 
+def test_llama_cpp_needs_the_experts_in_ram_and_no_more() -> None:
+    size = plans.case().target.layers * ffn_bytes(plans.case().target)
+    assert run(plans.case(ram=size), llama_cpp.SYSTEM).peak_bytes["ram"] == size
+    with pytest.raises(InfeasibleError):
+        run(plans.case(ram=size - 1), llama_cpp.SYSTEM)
+
+
 def test_llama_cpp_copies_experts_only_for_many_tokens() -> None:
     few, many = (run(CASE, llama_cpp.SYSTEM, Policy(batch, 158)) for batch in (4, 64))
     assert (waits_for(few)[0], waits_for(many)[0]) == ("cpu", "h2d")
