@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -32,6 +33,7 @@ def export(plan_file: str, engine: str, output: str | None, fmt: str) -> None:
     found = api.export(plan, for_=engine)
     if output is not None:
         write(found, Path(output))
+        found = placed(found, Path(output))
     if fmt == "json":
         click.echo(json.dumps(asdict(found) | {"lost": [loss._asdict() for loss in found.lost]}, indent=2))
     else:
@@ -41,13 +43,24 @@ def export(plan_file: str, engine: str, output: str | None, fmt: str) -> None:
 
 
 def write(found: Export, folder: Path) -> None:
-    """The files of an export in `folder`, which is made. Raises InputError where it cannot be written."""
+    """The files of an export in `folder`, which is made. Raises InputError where it cannot be written, or has other
+    files of these names: nothing is written then."""
+    texts = {folder / name: text.encode() for name, text in found.files.items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, text in found.files.items():
-            (folder / name).write_text(text, encoding="utf-8")
+        for path, text in texts.items():
+            if path.exists() and path.read_bytes() != text:
+                raise InputError("is there and differs", where=str(path), hint="remove it, or choose another folder")
+        for path, text in texts.items():
+            path.write_bytes(text)
     except OSError as error:
         raise InputError(f"cannot be written: {error.strerror}", where=str(folder)) from None
+
+
+def placed(found: Export, folder: Path) -> Export:
+    """An export whose command names its files in `folder`."""
+    words = [shlex.quote(str(folder / word)) if word in found.files else word for word in found.command.split()]
+    return replace(found, command=" ".join(words))
 
 
 def report(plan: Plan, found: Export) -> Iterator[str]:

@@ -40,6 +40,30 @@ def test_with_a_folder_the_files_are_there_and_not_printed(
     compile((folder / "generate.py").read_text(), "generate.py", "exec")
 
 
+def test_the_command_says_where_the_files_are(
+    plan_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, out, _ = plans.call(capsys, "export", plan_file, "--for", "accelerate", "-o", "my folder")
+    assert "  python 'my folder/generate.py' --target TARGET_DIR --prompts PROMPTS_FILE -o outputs.jsonl" in out
+    _, out, _ = plans.call(capsys, "export", plan_file, "--for", "vllm", "-o", "there", "--format", "json")
+    assert json.loads(out)["command"] == "sh there/vllm.sh TARGET_DIR DRAFT_DIR"
+
+
+def test_what_is_there_and_differs_is_kept(plan_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "generate.py").write_text("print('mine')\n")
+    command = ("export", plan_file, "--for", "accelerate", "-o", str(tmp_path))
+    status, out, err = plans.call(capsys, *command)
+    hint = "remove it, or choose another folder"
+    assert (status, out) == (2, "")
+    assert err == f"specsim: error: {tmp_path}/generate.py: is there and differs; {hint}\n"
+    assert (tmp_path / "generate.py").read_text() == "print('mine')\n"
+    assert not (tmp_path / "accelerate.json").exists()
+    (tmp_path / "generate.py").unlink()
+    for _ in range(2):  # the same once more is no loss
+        assert plans.call(capsys, *command)[0] == 0
+
+
 def test_json_has_all_of_it(plan_file: str, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = plans.call(capsys, "export", plan_file, "--for", "vllm", "--format", "json")
     found = json.loads(out)
