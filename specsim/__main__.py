@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from specsim.cli.main import entry
+from specsim.cli.process import command
 
 if __name__ == "__main__":
-    sys.exit(entry())
+    sys.exit(command())

@@ -59,7 +59,7 @@ def test_the_metadata_names_the_command_and_asks_for_neither_torch_nor_dask_nor_
     assert metadata.get_all("Provides-Extra") == ["cluster", "dev", "notebooks", "parquet", "run"]
     plain = [r for r in metadata.get_all("Requires-Dist", []) if "extra ==" not in r]
     assert [r for r in plain if r.startswith(("torch", "transformers", "dask", "distributed", "ray", "selenium"))] == []
-    assert held[f"{INFO}/entry_points.txt"] == b"[console_scripts]\nspecsim = specsim.cli.main:entry\n"
+    assert held[f"{INFO}/entry_points.txt"] == b"[console_scripts]\nspecsim = specsim.cli.process:command\n"
 
 
 def test_the_sdist_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:

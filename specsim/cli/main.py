@@ -98,7 +98,8 @@ def entry(argv: Sequence[str] | None = None, group: click.Group = main) -> int:
     """
     try:
         status = _invoke(group, sys.argv[1:] if argv is None else argv)
-        sys.stdout.flush()  # so that a reader who has gone is noticed here and not at interpreter exit
+        if sys.stdout is not None:  # it is in a process that was started without one
+            sys.stdout.flush()  # so that a reader who has gone is noticed here and not at interpreter exit
         return status
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED

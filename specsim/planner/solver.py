@@ -1,12 +1,13 @@
-"""Integer programs, with the solver hidden: HiGHS through SciPy, in this process, on one thread: answers repeat."""
+"""Integer programs, with the solver hidden: HiGHS through SciPy, in this process, on one thread: answers repeat.
+
+HiGHS 1.12 may print a line that nobody asked for (its issue 2783): see `specsim.cli.process` for the command line. In a
+library, stdout belongs to the caller and to the caller's other threads, so nothing is done about it here.
+"""
 
 from __future__ import annotations
 
 import math
-import os
-import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
@@ -15,7 +16,6 @@ from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, milp
 from scipy.sparse import csr_array
 
 SOLVER: Final = "HiGHS"
-_STDOUT: Final = threading.Lock()
 #: counts below this are zero but for rounding
 NOTHING: Final = 1e-6
 
@@ -82,14 +82,13 @@ class Program:
         data, indices = [c for c, _ in terms], [v for _, v in terms]
         matrix = csr_array((data, indices, ends), shape=(len(self._rows), size))
         matrix.sum_duplicates()  # HiGHS takes no variable twice in a row
-        with _silence():
-            found: OptimizeResult = milp(
-                costs[columns],
-                integrality=np.array(self._whole)[columns] if whole else None,
-                bounds=Bounds(0.0, np.array(self._tops)[columns]),
-                constraints=LinearConstraint(matrix[:, columns], self._least, self._most),
-                options=limits,
-            )
+        found: OptimizeResult = milp(
+            costs[columns],
+            integrality=np.array(self._whole)[columns] if whole else None,
+            bounds=Bounds(0.0, np.array(self._tops)[columns]),
+            constraints=LinearConstraint(matrix[:, columns], self._least, self._most),
+            options=limits,
+        )
         if found.x is None:
             return None
         values = np.zeros(size)
@@ -106,18 +105,3 @@ class Program:
         self._tops.append(top)
         self._whole.append(whole)
         return len(self._tops) - 1
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """HiGHS 1.12 prints a line where it repairs a solution, asked to or not; stdout is for data. One thread at a
-    time, as all share it."""
-    with _STDOUT:
-        kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-        try:
-            os.dup2(nowhere, 1)
-            yield
-        finally:
-            os.dup2(kept, 1)
-            os.close(kept)
-            os.close(nowhere)

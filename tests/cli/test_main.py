@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -144,3 +145,20 @@ def test_a_reader_who_has_gone_is_no_error() -> None:
     with os.fdopen(writing, "w") as gone:
         done = subprocess.run(command, cwd=ROOT, stdout=gone, stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_what_libraries_print_from_c_is_not_in_the_data(fresh: Fresh) -> None:
+    code = """
+import os
+from specsim.cli.process import keep_stdout
+keep_stdout()
+os.write(1, b"noise")
+print("data", flush=True)
+"""
+    assert fresh("-c", code).stdout == "data\n"
+
+
+def test_a_process_without_stdout_works() -> None:
+    command = f"{shlex.quote(sys.executable)} -m specsim list gpus >&-"
+    done = subprocess.run(["sh", "-c", command], cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

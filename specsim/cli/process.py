@@ -1,0 +1,26 @@
+"""The process of the `specsim` command: its stdout is data, whatever libraries print."""
+
+from __future__ import annotations
+
+import os
+import sys
+from io import TextIOWrapper
+
+from specsim.cli.main import entry
+
+
+def command() -> int:
+    """Run the process's arguments and return the exit status. Only for a process of our own: see `keep_stdout`."""
+    keep_stdout()
+    return entry()
+
+
+def keep_stdout() -> None:
+    """Leave stdout to what Python prints, and let no other code of this process reach it: HiGHS 1.12 prints a line when
+    it repairs a solution, asked to or not (its issue 2783), from C and so past `sys.stdout`. A closed stdout stays
+    closed, and no file that is opened later gets its number."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    if isinstance(sys.stdout, TextIOWrapper):  # None in a process that was started without one
+        buffering = 1 if sys.stdout.line_buffering else -1
+        sys.stdout = os.fdopen(os.dup(1), "w", buffering, sys.stdout.encoding, sys.stdout.errors)
+    os.dup2(nowhere, 1)
