@@ -55,13 +55,18 @@ def _nvidia() -> Gpus:
         return Gpus(complaint=f"nvidia-smi does not answer: {error}")
     if done.returncode != 0:
         return Gpus(complaint=" ".join((done.stdout + done.stderr).split()))
-    return Gpus(nvidia_cards(done.stdout))
+    cards = nvidia_cards(done.stdout)
+    return Gpus(cards, "" if cards else " ".join(done.stdout.split()))
 
 
 def nvidia_cards(told: str) -> tuple[Card, ...]:
-    """What `nvidia-smi` printed, a line per card; numbers that it does not know are "[N/A]"."""
+    """What `nvidia-smi` printed, a line per card; numbers that it does not know are "[N/A]". Other lines, such as its
+    warnings, are skipped."""
     cards = []
-    for name, driver, total, free, generation, lanes in csv.reader(told.splitlines(), skipinitialspace=True):
+    for row in csv.reader(told.splitlines(), skipinitialspace=True):
+        if len(row) != len(_QUERY.split(",")):
+            continue
+        name, driver, total, free, generation, lanes = row
         link = f"PCIe {generation} x{lanes}" if generation.isdigit() and lanes.isdigit() else ""
         cards.append(Card(name, f"NVIDIA {driver}", _mebibytes(total), _mebibytes(free), link))
     return tuple(cards)

@@ -88,6 +88,15 @@ def test_the_lines_of_nvidia_smi_are_cards() -> None:
     )
 
 
+def test_what_else_nvidia_smi_prints_is_no_card(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = "Some card, 550.1, 8192, 8000, 4, 8"
+    told = f"WARNING: infoROM is corrupted at gpu 0000:17:00.0\n\n{card}\n1, 2, 3, 4, 5, 6, 7\n"
+    assert nvidia_cards(told) == (Card("Some card", "NVIDIA 550.1", 8 * GIB, 8000 * 2**20, "PCIe 4 x8"),)
+    tool(root, monkeypatch, "print('No devices\\n were found')")
+    found = read_gpus(root)
+    assert (found.cards, found.complaint) == ((), "No devices were found")
+
+
 def tool(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     """A program called nvidia-smi, alone on the path."""
     program = folder / "nvidia-smi"
