@@ -37,14 +37,15 @@ Say = Callable[[str], None]
 @dataclass(frozen=True, slots=True)
 class Here:
     """Everything that was found. `software` is Python and the system; `limit` the tightest control group on memory,
-    with its folder; `packages` are versions, None where one is missing; `solver` is a complaint or ""."""
+    with its folder; `storage` is None where the directory is gone; `packages` are versions, None where one is missing;
+    `solver` is a complaint or ""."""
 
     software: str
     system: System
     instructions: tuple[str, ...]
     limit: tuple[int, Path] | None
     gpus: Gpus
-    storage: Storage
+    storage: Storage | None
     limits: Limits
     packages: Mapping[str, str | None]
     torch: Torch | None
@@ -83,14 +84,13 @@ def facts(here: Here) -> dict[str, str]:
     locked = "any" if limits.locked_bytes is None else show(limits.locked_bytes, "bytes")
     reserved = show(limits.reserved_bytes, "bytes") if limits.reserved_bytes else "none"
     pages = f"transparent {limits.transparent or 'unknown'}, {reserved} reserved"
-    disk = ", ".join(filter(None, (storage.kind, storage.file_system)))
     rows = {
         "specsim": f"{__version__}, {here.software}",
         "processor": f"{system.cpu}, {system.sockets} socket{'s' if system.sockets > 1 else ''}",
         "cores": f"{system.cores} for this process",
         "instructions": ", ".join(here.instructions) or "unknown",
         "RAM": f"{show(system.ram_bytes, 'bytes')}, {show(system.available_bytes, 'bytes')} of it free{group}",
-        "disk, here": f"{show(storage.free_bytes, 'bytes')} free of {show(storage.capacity_bytes, 'bytes')} ({disk})",
+        "disk, here": "unknown, as this directory is gone" if storage is None else _disk(storage),
         "limits": f"{'any number of' if limits.open_files is None else limits.open_files} open files, {locked} locked",
         "huge pages": pages,
     }
@@ -104,6 +104,11 @@ def facts(here: Here) -> dict[str, str]:
     if not here.gpus.cards:
         rows["GPU"] = here.gpus.complaint or "none that a driver knows"
     return rows
+
+
+def _disk(storage: Storage) -> str:
+    kind = ", ".join(filter(None, (storage.kind, storage.file_system)))
+    return f"{show(storage.free_bytes, 'bytes')} free of {show(storage.capacity_bytes, 'bytes')} ({kind})"
 
 
 def purposes(here: Here) -> list[Purpose]:
@@ -127,7 +132,7 @@ def purposes(here: Here) -> list[Purpose]:
 def advice(here: Here) -> list[str]:
     """What works, and would work better otherwise."""
     lines = []
-    if here.storage.kind in SLOW:
+    if here.storage is not None and here.storage.kind in SLOW:
         lines.append(f"this directory lies {SLOW[here.storage.kind]}: weights that stream from disk belong on an SSD")
     if here.limits.open_files is not None and here.limits.open_files < OPEN_FILES:
         lines.append(f"{here.limits.open_files} open files are few for a large checkpoint: ulimit -n {OPEN_FILES}")

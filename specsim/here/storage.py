@@ -33,10 +33,13 @@ class Storage:
     free_bytes: int
 
 
-def read_storage(directory: Path, root: Path = Path("/")) -> Storage:
-    """The disk that holds `directory`."""
-    usage = shutil.disk_usage(directory)
-    file_system, source = _mount(directory.resolve(), root)
+def read_storage(directory: Path, root: Path = Path("/")) -> Storage | None:
+    """The disk that holds `directory`; None where that is out of reach, or has been deleted under this process."""
+    try:
+        place, usage = directory.resolve(), shutil.disk_usage(directory)
+    except OSError:
+        return None
+    file_system, source = _mount(place, root)
     return Storage(file_system, ELSEWHERE.get(file_system) or _kind(source, root), usage.total, usage.free)
 
 

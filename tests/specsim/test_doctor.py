@@ -156,6 +156,12 @@ def test_facts_are_what_a_person_asks_first() -> None:
     assert [name for name in facts(two) if name.startswith("GPU")] == ["GPU 0", "GPU 1"]
 
 
+def test_a_directory_that_is_gone_is_told_and_no_advice() -> None:
+    gone = replace(HERE, storage=None)
+    assert facts(gone)["disk, here"] == "unknown, as this directory is gone"
+    assert advice(gone) == []
+
+
 def test_the_solver_is_tried_on_a_program_whose_answer_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     assert doctor._solver() == ""
     monkeypatch.setattr(solver.Program, "solve", lambda self: (_ for _ in ()).throw(OSError("no library")))

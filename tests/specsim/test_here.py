@@ -166,6 +166,15 @@ def test_the_innermost_mount_says_what_a_directory_lies_on(
     assert read_storage(here, root) == Storage(file_system, kind, usage.total, pytest.approx(usage.free, rel=0.1))
 
 
+def test_a_directory_that_is_gone_lies_on_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert read_storage(Path()) is None
+    assert read_storage(gone) is None
+
+
 def test_huge_pages_are_given_unasked_or_kept(root: Path) -> None:
     assert (read_limits(root).transparent, read_limits(root).reserved_bytes) == ("", 0)
     put(root, "sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never\n")
