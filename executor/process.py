@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from specsim.errors import InputError
-from specsim.here import groups
+from specsim.here import files, groups
 from specsim.units import MiB, show
 
 #: What comes with a run, at most: the library's kernels, one for every shape that it meets (0.6 MiB each, of which
@@ -79,7 +79,7 @@ def check_room(stores: int, share: int, root: Path = Path("/")) -> None:
     if limited is not None and stores + share > limited[0]:
         has = f"the memory control group allows {show(limited[0], 'bytes')}"
         raise InputError(f"{needed}; {has}", where="run", hint=f"raise the limit, or {_smaller(limited[0] - share)}")
-    free = groups.available(root)
+    free = files.meminfo(root).get("MemAvailable")
     if free is not None and stores + share > (left := free + (resident_bytes() or 0)):
         has = f"this machine has {show(left, 'bytes')} left"
         raise InputError(f"{needed}; {has}", where="run", hint=f"end other programs, or {_smaller(left - share)}")
@@ -90,5 +90,5 @@ def _smaller(room: int) -> str:
 
 
 def _status(key: str) -> int | None:
-    found = re.search(rf"^{key}:\s*(\d+) kB$", groups.text(Path("/proc/self/status")), re.MULTILINE)
+    found = re.search(rf"^{key}:\s*(\d+) kB$", files.text(Path("/proc/self/status")), re.MULTILINE)
     return int(found[1]) * 1024 if found else None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from specsim.here.groups import text
+from specsim.here.files import text
 from specsim.units import MiB
 
 _QUERY: Final = "name,driver_version,memory.total,memory.free,pcie.link.gen.max,pcie.link.width.max"

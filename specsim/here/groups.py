@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from specsim.here.files import meminfo, text
+
 _LIMITS: Final = ("memory.max", "memory.limit_in_bytes")
 _PEAKS: Final = ("memory.peak", "memory.max_usage_in_bytes")
 
@@ -29,7 +31,7 @@ def memory_limit(folder: Path) -> int | None:
 def tightest(root: Path = Path("/")) -> tuple[int, Path] | None:
     """The smallest limit on the memory of this process, with its group. Version 1 writes "none" as a limit that no
     machine has, so one as large as the RAM is none."""
-    installed = next((int(line.split()[1]) * 1024 for line in _meminfo(root) if line.startswith("MemTotal:")), 0)
+    installed = meminfo(root).get("MemTotal", 0)
     limits = [(limit, folder) for folder in folders(root, "memory") if (limit := memory_limit(folder)) is not None]
     limit, folder = min(limits, default=(installed, root))
     return (limit, folder) if limit < installed else None
@@ -38,23 +40,6 @@ def tightest(root: Path = Path("/")) -> tuple[int, Path] | None:
 def memory_peak(folder: Path) -> int | None:
     """The most bytes that a group has ever taken, its page cache with it; None where the kernel does not say."""
     return _first_number(folder, _PEAKS)
-
-
-def available(root: Path = Path("/")) -> int | None:
-    """Bytes that the machine has left for programs; None where it does not say."""
-    return next((int(line.split()[1]) * 1024 for line in _meminfo(root) if line.startswith("MemAvailable:")), None)
-
-
-def text(path: Path) -> str:
-    """A file's contents, or "" where there are none."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError:
-        return ""
-
-
-def _meminfo(root: Path) -> list[str]:
-    return text(root / "proc/meminfo").splitlines()
 
 
 def _first_number(folder: Path, names: tuple[str, ...]) -> int | None:

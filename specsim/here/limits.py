@@ -7,7 +7,7 @@ import resource
 from dataclasses import dataclass
 from pathlib import Path
 
-from specsim.here.groups import text
+from specsim.here.files import meminfo, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,8 @@ class Limits:
 def read_limits(root: Path = Path("/")) -> Limits:
     """Those of this process, and of the kernel whose /proc and /sys lie under `root`."""
     chosen = re.search(r"\[(\w+)\]", text(root / "sys/kernel/mm/transparent_hugepage/enabled"))
-    pages = dict(re.findall(r"^(HugePages_Total|Hugepagesize):\s*(\d+)", text(root / "proc/meminfo"), re.MULTILINE))
-    reserved = int(pages.get("HugePages_Total", 0)) * int(pages.get("Hugepagesize", 0)) * 1024
+    memory = meminfo(root)
+    reserved = memory.get("HugePages_Total", 0) * memory.get("Hugepagesize", 0)
     return Limits(_soft(resource.RLIMIT_MEMLOCK), _soft(resource.RLIMIT_NOFILE), chosen[1] if chosen else "", reserved)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from specsim.here.groups import text
+from specsim.here.files import text
 
 #: file systems that are no disk of this machine
 ELSEWHERE: Final = {

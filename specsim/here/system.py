@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from specsim.here.groups import folders, memory_limit, text
+from specsim.here.files import meminfo, text
+from specsim.here.groups import folders, memory_limit
 
-_KIB: Final = 1024
 #: flags of /proc/cpuinfo, first of x86, then of ARM
 INSTRUCTION_SETS: Final = {
     "avx2": "AVX2",
@@ -52,9 +52,8 @@ def read_system(root: Path = Path("/")) -> System:
     cpuinfo = text(root / "proc/cpuinfo")
     model = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
     sockets = set(re.findall(r"^physical id\s*:\s*(\d+)$", cpuinfo, re.MULTILINE))
-    lines = re.findall(r"^(\w+):\s*(\d+) kB$", text(root / "proc/meminfo"), re.MULTILINE)
-    meminfo = {key: int(kib) * _KIB for key, kib in lines}
-    installed = meminfo.get("MemTotal") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    memory = meminfo(root)
+    installed = memory.get("MemTotal") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limits = [limit for folder in folders(root, "memory") if (limit := memory_limit(folder)) is not None]
     quotas = [quota for folder in folders(root, "cpu") if (quota := _cpu_quota(folder)) is not None]
     ram = min([installed, *limits])
@@ -64,7 +63,7 @@ def read_system(root: Path = Path("/")) -> System:
         cores=min([len(_cpus()), *map(math.ceil, quotas)]),
         sockets=max(1, len(sockets)),
         ram_bytes=ram,
-        available_bytes=min(ram, meminfo.get("MemAvailable", ram)),
+        available_bytes=min(ram, memory.get("MemAvailable", ram)),
     )
 
 

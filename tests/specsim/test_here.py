@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from specsim.here import software
+from specsim.here.files import meminfo
 from specsim.here.gpus import Card, amd_cards, nvidia_cards, read_gpus
 from specsim.here.limits import read_limits
 from specsim.here.software import Torch, ask_torch, versions
@@ -39,6 +40,12 @@ def test_without_limits_it_is_what_is_installed_and_allowed(root: Path) -> None:
     system = read_system(root)
     assert (system.cpu, system.cores, system.sockets) == ("Some CPU", 6, 2)
     assert (system.ram_bytes, system.available_bytes) == (16 * GIB, 12 * GIB)
+
+
+def test_the_numbers_of_meminfo_are_bytes_or_counts(root: Path) -> None:
+    put(root, "proc/meminfo", "MemTotal:       2 kB\nActive(anon):   5 kB\nHugePages_Total:     8\n")
+    assert meminfo(root) == {"MemTotal": 2048, "Active(anon)": 5120, "HugePages_Total": 8}
+    assert meminfo(root / "nowhere") == {}
 
 
 def test_the_tightest_cgroup_around_the_process_counts(root: Path) -> None:
