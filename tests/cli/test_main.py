@@ -162,3 +162,10 @@ def test_a_process_without_stdout_works() -> None:
     command = f"{shlex.quote(sys.executable)} -m specsim list gpus >&-"
     done = subprocess.run(["sh", "-c", command], cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_solver_leaves_the_stdout_of_a_library_s_caller_alone(fresh: Fresh) -> None:
+    """It neither needs one nor takes it away from other threads, so a closed one is never touched."""
+    code = "import os; from specsim import doctor; os.close(1); os._exit(len(doctor._solver()))"
+    done = fresh("-c", code)
+    assert (done.returncode, done.stderr) == (0, "")
