@@ -163,7 +163,7 @@ def test_what_would_change_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="acceptance is given without a draft"):
         swept(tmp_path, {"acceptance": [0.3, 0.9]}, draft="none")
     with pytest.raises(InputError, match="there is no GPU to make faster"):
-        swept(tmp_path, {"gpu-factor": [1.0, 2.0]}, gpu="none", vram=None)
+        swept(tmp_path, {"gpu-factor": [1.0, 2.0]}, gpu="none", vram=None, host="desktop-ddr5-64g")
 
 
 def test_processors_can_be_made_faster(tmp_path: Path) -> None:
