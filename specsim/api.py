@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from specsim import machines, profiles
-from specsim.acceptance import Acceptance
+from specsim import machines
 from specsim.answer import Plan
-from specsim.case import NGRAM, Case
+from specsim.case import Case
 from specsim.energy import Tariff
-from specsim.errors import InfeasibleError, InputError, UnknownNameError
+from specsim.errors import InfeasibleError, InputError
 from specsim.hardware import Machine
 from specsim.memory import peak_items, shortfall
-from specsim.model import DTYPE_BYTES, Model, read_config
-from specsim.pairing import able_drafts, pair_acceptance
 from specsim.planfile import dump_yaml, read_plan, write_plan
 from specsim.planner.ablation import Ablation, ablate
 from specsim.planner.candidates import Fixed
@@ -31,6 +28,7 @@ from specsim.planner.explain import Explanation, explain_plan
 from specsim.planner.plan import make_plan
 from specsim.planner.predict import mid_job_shape, round_timeline
 from specsim.planner.search import Progress
+from specsim.question import case, model
 from specsim.runtime import executor
 from specsim.schedule.lower import lower_prefill
 from specsim.simulator.job import JobResult, simulate_job
@@ -45,7 +43,7 @@ from specsim.whatif.breakeven import ACCEPTANCES, BreakEvenMap, Over, find_break
 from specsim.whatif.parts import named
 from specsim.whatif.prices import Prices, read_prices, with_prices
 from specsim.whatif.upgrade import Upgrades, find_upgrades
-from specsim.workload import Workload, prompt_lengths
+from specsim.workload import prompt_lengths
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,6 +65,7 @@ __all__ = [
     "explain",
     "export",
     "measure",
+    "model",
     "plan",
     "read_plan",
     "run",
@@ -76,9 +75,6 @@ __all__ = [
     "validate",
     "write_plan",
 ]
-
-#: for text that repeats itself here and there; prose has less, code that is being edited far more
-ASSUMED_NGRAM_ACCEPTANCE: Final = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,56 +292,6 @@ def validate(plan: Plan | str | Path, out: str | Path) -> Validation:
     return Validation(plan, ran, compare_run(plan, ran, timelines["predicted"], timelines["measured"]), timelines)
 
 
-def case(
-    *,
-    target: str | Path,
-    draft: str | Path | None = None,
-    workload: str | Workload | None = None,
-    machine: str | Machine | None = None,
-    acceptance: float | str | None = None,
-    dtype: str | None = None,
-    prompt_tokens: int | None = None,
-    output_tokens: int | None = None,
-    requests: int | None = None,
-    **parts: Any,
-) -> Case:
-    """A question from names, files or values. `draft` may also be "none", "auto" or "ngram". `acceptance` is a rate, a
-    pair profile's name or its file. `parts` are those of `machines.assemble`: gpu, host, link, disk, vram, ram (bytes),
-    link_bytes_per_s, disk_bytes_per_s."""
-    built = machine if isinstance(machine, Machine) else machines.assemble(machine=machine, **parts)
-    big = model(target, dtype)
-    if str(draft) == "auto":
-        draft = known_draft(big)
-    work = _workload(workload, prompt_tokens, output_tokens, requests)
-    if draft is None or str(draft) == "none":
-        if acceptance is not None:
-            raise InputError("acceptance is given without a draft", where="--acceptance", hint="name a --draft")
-        return Case(built, big, work)
-    small = None if str(draft) == NGRAM else model(draft, dtype)
-    return Case(built, big, work, small, _acceptance(acceptance, big, small, work))
-
-
-def model(name: str | Path, dtype: str | None = None) -> Model:
-    """A model by profile name, checkpoint directory or config.json."""
-    if dtype is not None and dtype not in DTYPE_BYTES:
-        raise InputError(
-            f"dtype {dtype!r} is not supported", where="--dtype", hint=f"use one of: {', '.join(DTYPE_BYTES)}"
-        )
-    found = read_config(profiles.find("model", str(name)))
-    return found if dtype is None else replace(found, dtype=dtype)
-
-
-def known_draft(target: Model) -> str:
-    """The draft whose measured acceptance for `target` is best; an acceptance is never made up to choose by."""
-    pairs = [profiles.pair(name) for name in profiles.names("pair")]
-    known = [pair for pair in pairs if pair.target == target.name]
-    if known:
-        return max(known, key=lambda pair: pair.acceptance.at(0)).draft
-    able = able_drafts(target)
-    hint = f"name one with --draft; same vocabulary: {', '.join(able) if able else 'none of the profiles'}"
-    raise InputError(f"no pair profile says which draft suits {target.name!r}", where="--draft auto", hint=hint)
-
-
 def fixed(fix: Mapping[str, Any]) -> Fixed:
     """Policy fields that are settled in advance, from plain values."""
     names = list(Fixed.__slots__)
@@ -357,53 +303,3 @@ def fixed(fix: Mapping[str, Any]) -> Fixed:
 
 def _silent(_: str) -> None:
     """Progress that nobody looks at."""
-
-
-def _workload(
-    name: str | Workload | None, prompt_tokens: int | None, output_tokens: int | None, requests: int | None
-) -> Workload:
-    if isinstance(name, Workload):
-        base: Workload | None = name
-    else:
-        base = None if name is None else profiles.workload(name)
-    if base is None:
-        given = {"--prompt-tokens": prompt_tokens, "--output-tokens": output_tokens, "--requests": requests}
-        missing = [flag for flag, value in given.items() if value is None]
-        if missing:
-            hint = "give --workload NAME, or all of --prompt-tokens, --output-tokens, --requests"
-            raise InputError(f"the workload lacks {', '.join(missing)}", where="workload", hint=hint)
-        assert prompt_tokens is not None
-        assert output_tokens is not None
-        assert requests is not None
-        return Workload("given", "given", prompt_tokens, prompt_tokens, prompt_tokens, output_tokens, requests)
-    if prompt_tokens is not None:
-        base = replace(
-            base, prompt_tokens_mean=prompt_tokens, prompt_tokens_max=prompt_tokens, prompt_tokens_min=prompt_tokens
-        )
-    base = base if output_tokens is None else replace(base, output_tokens=output_tokens)
-    return base if requests is None else replace(base, requests=requests)
-
-
-def _acceptance(given: float | str | None, target: Model, draft: Model | None, work: Workload) -> Acceptance:
-    """The rate or profile that was given, else the pair's profile for this text or any, else an assumption. Without a
-    `draft` it is that of n-gram drafting."""
-    if given is not None:
-        try:
-            rate = float(given)
-        except ValueError:
-            return _given_pair(str(given))
-        if not 0 <= rate <= 1:
-            raise InputError(f"acceptance is {given}", where="--acceptance", hint="give 0 to 1, or a pair profile")
-        return Acceptance.constant(rate, "given", "on the command line")
-    if draft is None:
-        why = "n-gram drafting: it depends wholly on the text; give --acceptance, or measure it"
-        return Acceptance.constant(ASSUMED_NGRAM_ACCEPTANCE, "assumed", why)
-    return pair_acceptance(target, draft, work.name)
-
-
-def _given_pair(name: str) -> Acceptance:
-    try:
-        return profiles.pair(name).acceptance
-    except UnknownNameError as error:
-        hint = f"give 0 to 1, or a pair profile (known: {', '.join(error.known) or 'none'})"
-        raise InputError(f"{name!r} is neither a rate nor a pair", where="--acceptance", hint=hint) from None

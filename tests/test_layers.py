@@ -28,6 +28,7 @@ LAYERS = (
     {"planner"},
     {"whatif"},
     {"validation", "exports"},
+    {"question"},
     {"runtime", "report", "api", "doctor"},
     {"published"},
     {"cli"},

@@ -10,7 +10,7 @@ import click
 
 from specsim import api
 from specsim.cli.options import check_picture, format_option
-from specsim.cli.question import question, question_options
+from specsim.cli.question import described, question, question_options
 from specsim.cli.status import status
 from specsim.cli.tables import emit
 from specsim.planner.compare import Comparison
@@ -65,13 +65,8 @@ def _rows(found: Comparison) -> list[tuple[str | float | None, ...]]:
 
 
 def _json(found: Comparison) -> dict[str, Any]:
-    case = found.case
     return {
-        "machine": case.machine.name,
-        "target": case.target.name,
-        "draft": case.draft.name if case.draft is not None else None,
-        "workload": case.workload.name,
-        "requests": case.workload.requests,
+        **described(found.case),
         "why": sentence(found),
         "ways": [
             {

@@ -55,3 +55,14 @@ def question(**options: Any) -> Case:
 def case_options(*, link: float | None, disk_bandwidth: float | None, **options: Any) -> dict[str, Any]:
     """The options under the names that `api.case` has for them."""
     return {**options, "link_bytes_per_s": link, "disk_bytes_per_s": disk_bandwidth}
+
+
+def described(case: Case) -> dict[str, Any]:
+    """What a case asks, as every answer in JSON begins."""
+    return {
+        "machine": case.machine.name,
+        "target": case.target.name,
+        "draft": case.draft.name if case.draft is not None else None,
+        "workload": case.workload.name,
+        "requests": case.workload.requests,
+    }

@@ -11,7 +11,7 @@ import click
 
 from specsim import api
 from specsim.cli.options import check_picture, format_option
-from specsim.cli.question import question, question_options
+from specsim.cli.question import described, question, question_options
 from specsim.cli.status import status
 from specsim.cli.tables import Cell, emit
 from specsim.energy import Tariff
@@ -126,13 +126,8 @@ def _purchase(p: Purchase) -> dict[str, Cell]:
 
 
 def _json(found: Upgrades) -> dict[str, Any]:
-    case = found.case
     return {
-        "machine": case.machine.name,
-        "target": case.target.name,
-        "draft": case.draft.name if case.draft is not None else None,
-        "workload": case.workload.name,
-        "requests": case.workload.requests,
+        **described(found.case),
         "advice": advice(found),
         "currency": found.prices.currency,
         "prices": found.prices.origin if found.prices.of else None,
