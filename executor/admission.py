@@ -50,7 +50,7 @@ class Admission:
         generation = Generation(request, self.decode)
         policy = self.decision.policy
         from_text = policy.gamma and (self.draft is None or policy.draft is None)
-        ngram = NgramIndex(request.prompt) if from_text else None
+        ngram = NgramIndex(generation.tokens) if from_text else None
         return Sequence(generation, self.arena.take(_capacity(request)), ngram=ngram)
 
     def admit_draft(self, sequence: Sequence) -> None:

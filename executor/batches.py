@@ -13,10 +13,21 @@ from executor.sequence import Sequence
 from specsim.decision import Policy
 
 
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What a pass has decided for a request: the tokens that were kept, and how many were proposed and accepted."""
+
+    request: int  # its index
+    tokens: tuple[int, ...]
+    proposed: int
+    accepted: int
+
+
 @dataclass(slots=True, eq=False)
 class Batches:
     """`expect` makes room for requests, `admit` makes a sequence of one, with caches of its own, `release` lets them
-    go. `waiting` is served in order of arrival; `finished` is emptied by whoever writes the outputs.
+    go; `record` hears of every commit, on the stream that makes it. `waiting` is served in order of arrival;
+    `finished` is emptied by whoever writes the outputs.
 
     Only the main processor's stream commits and refills; others look on, and see nobody missing meanwhile.
     """
@@ -26,6 +37,7 @@ class Batches:
     expect: Callable[[Iterable[Request]], None]
     admit: Callable[[Request], Sequence]
     release: Callable[[Sequence], None]
+    record: Callable[[Commit], None] = lambda commit: None
     waiting: deque[Request] = field(default_factory=deque)
     active: dict[str, list[Sequence]] = field(default_factory=dict)
     finished: SimpleQueue[Generation] = field(default_factory=SimpleQueue)
@@ -66,7 +78,10 @@ class Batches:
         proposed = len(sequence.proposal.tokens)
         if proposed:
             self.acceptance.add(proposed, accepted, sequence.index)
-        self.useful_tokens += sequence.commit(list(emitted))
+        kept = sequence.commit(list(emitted))
+        self.useful_tokens += kept
+        if kept:
+            self.record(Commit(sequence.index, tuple(sequence.tokens[-kept:]), proposed, accepted))
 
     def sweep(self) -> None:
         """Let go of those that are done."""
@@ -83,7 +98,7 @@ class Batches:
         batch = self.active[name]
         taken = 0
         while self.policy.refill and self.waiting and len(batch) < self.policy.batch:
-            taken += len(self.waiting[0].prompt)
+            taken += len(self.waiting[0].prompt) + len(self.waiting[0].committed)
             if taken > self.join_tokens:
                 break
             self._admit_next(name)

@@ -38,7 +38,7 @@ class Desk:
             finished=self.writer.written,
             tokens=batches.useful_tokens,
             wanted=sum(s.generation.remaining for s in batches.in_flight)
-            + sum(r.max_new_tokens for r in batches.waiting),
+            + sum(r.max_new_tokens - len(r.committed) for r in batches.waiting),
             prefill_s=job.prefill_s,
             decode_s=job.decode_s,
             bytes_moved=sum(job.engine.moved.values()),

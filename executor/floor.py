@@ -49,12 +49,12 @@ class Floor:
 
     def _note(self, number: int, sequences: list[Sequence]) -> None:
         """Add a batch to what its round turned out to be."""
-        old = [s for s in sequences if s.cache.length]
+        old = [s for s in sequences if not s.fresh and not s.restoring]
         if sequences:
             known = self.shapes.get(number, RoundShape(0.0, 0.0))
             rows = known.rows + len(old)
             context = known.rows * known.context + sum(s.cache.length for s in old)
-            joining = known.joining + sum(len(s.tokens) for s in sequences if not s.cache.length)
+            joining = known.joining + sum(len(s.feed) for s in sequences if s.fresh or s.restoring)
             self.shapes[number] = RoundShape(rows, context / rows if rows else 0.0, joining)
 
     def sequences_of(self, name: TaskName) -> list[Sequence]:
@@ -74,6 +74,9 @@ class Floor:
         chunk: list[tuple[Sequence, range]] = []
         rows = 0
         for sequence, wanted in zip(p.sequences, p.head_rows, strict=True):
+            if not wanted:
+                self._commit(sequence, (), 0)
+                continue
             if rows + len(wanted) > LOGITS_ROWS and chunk:
                 self._decide(p, chunk)
                 chunk, rows = [], 0
@@ -100,8 +103,11 @@ class Floor:
                 if proposal.probs is not None:  # the draft may have its own device
                     proposal = Proposal(proposal.tokens, proposal.probs.to(logits.device))
                 verdict = verify(logits[mine], proposal, self.sampling, sequence.index, position)
-            self.batches.commit(sequence, verdict.tokens, verdict.accepted)
-            if sequence.ngram is not None and not sequence.done:
-                gamma = self.decision.policy.gamma
-                sequence.proposal = Proposal(sequence.ngram.propose(sequence.candidates(gamma)))
+            self._commit(sequence, verdict.tokens, verdict.accepted)
             first += len(wanted)
+
+    def _commit(self, sequence: Sequence, emitted: tuple[int, ...], accepted: int) -> None:
+        self.batches.commit(sequence, emitted, accepted)
+        if sequence.ngram is not None and not sequence.done:
+            gamma = self.decision.policy.gamma
+            sequence.proposal = Proposal(sequence.ngram.propose(sequence.candidates(gamma)))

@@ -1,7 +1,8 @@
 """One batch on its way through the target's layers: packed rows, and what travels between the tasks of a layer.
 
 Prefill and verify are the same walk. Every sequence brings the tokens that its cache lacks (a prompt, or the last
-token) and what was proposed to follow them; logits are wanted from the last of its own tokens on.
+token) and what was proposed to follow them; logits are wanted from the last of its own tokens on. One whose cache was
+lost brings what it had cached, and wants none.
 """
 
 from __future__ import annotations
@@ -66,9 +67,9 @@ class Pass:
 
     @property
     def head_rows(self) -> list[range]:
-        """The rows of each sequence that need logits: the last of its own tokens, and the candidates."""
+        """The rows of each sequence that need logits."""
         return [
-            range(s.first + s.count - len(sequence.proposal.tokens) - 1, s.first + s.count)
+            range(s.first + s.count - sequence.decisions, s.first + s.count)
             for s, sequence in zip(self.segments, self.sequences, strict=True)
         ]
 
@@ -102,7 +103,7 @@ def deal(lengths: Many[int], shares: int) -> list[list[int]]:
 
 def pack(layers: tuple[LayerPlacement, ...], sequences: Many[Sequence], micro_batches: int) -> Pass:
     """The pass of `sequences`, its rows not yet embedded."""
-    feeds = [s.tokens[s.cache.length :] + list(s.proposal.tokens) for s in sequences]
+    feeds = [s.feed for s in sequences]
     lengths = [s.cache.length + len(feed) for s, feed in zip(sequences, feeds, strict=True)]
     ids: list[int] = []
     positions: list[int] = []

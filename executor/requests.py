@@ -18,7 +18,8 @@ _INCOMPLETE = "\ufffd"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`index` is its place among the run's requests and keys its random draws; `id` names it. Raises InputError."""
+    """`index` is its place among the run's requests and keys its random draws; `id` names it. `committed` is output of
+    before: of an earlier run, or until a pause. Raises InputError."""
 
     index: int
     id: str
@@ -26,6 +27,7 @@ class Request:
     max_new_tokens: int
     stop: tuple[str, ...] = ()
     eos: frozenset[int] = frozenset()
+    committed: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.prompt:
@@ -55,6 +57,9 @@ class Generation:
         self.tokens = list(request.prompt)
         self.finish_reason: FinishReason | None = None
         self._watch = _StopWatch(request.stop, decode) if request.stop and decode else None
+        if self.take(request.committed) < len(request.committed):
+            at = len(self.output_ids)
+            raise InputError(f"tokens follow the {at} that end its output ({self.finish_reason})", where=request.where)
 
     @property
     def output_ids(self) -> list[int]:

@@ -39,15 +39,39 @@ class Sequence:
     def done(self) -> bool:
         return self.generation.finish_reason is not None
 
+    @property
+    def fresh(self) -> bool:
+        """Whether nothing follows its prompt yet."""
+        return len(self.tokens) == len(self.generation.request.prompt)
+
+    @property
+    def restoring(self) -> bool:
+        """Whether its next pass only reads again what was committed before its cache was lost. Such a pass decides
+        nothing: the next token is decided where it would have been without the loss, after a proposal."""
+        return not self.fresh and self.cache.length < len(self.tokens) - 1
+
+    @property
+    def feed(self) -> list[int]:
+        """The tokens that its next pass reads, with what is proposed to follow them."""
+        if self.restoring:
+            return self.tokens[self.cache.length : -1]
+        return self.tokens[self.cache.length :] + list(self.proposal.tokens)
+
+    @property
+    def decisions(self) -> int:
+        """Rows of its next pass, the last ones, that need logits: the last of its own tokens, and the candidates."""
+        return 0 if self.restoring else 1 + len(self.proposal.tokens)
+
     def candidates(self, gamma: int) -> int:
         """How many tokens are worth proposing: a pass adds one of the target's own, and no request is exceeded. Nothing
         follows a prompt: did it in a freed place but not in a prefill, sampled tokens would depend on which."""
-        if not self.cache.length:
+        if self.fresh or self.restoring:
             return 0
         return max(0, min(gamma, self.generation.remaining - 1))
 
     def commit(self, emitted: Many[int]) -> int:
-        """Take what a pass has emitted and roll the caches back to it; returns how many tokens were kept."""
+        """Take what a pass has emitted, nothing if it only restored, and roll the caches back to it; returns how many
+        tokens were kept."""
         kept = self.generation.take(emitted)
         valid = len(self.tokens) - 1
         self.cache.length = valid

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from executor.batches import Commit
 from executor.checkpoint.checkpoint import Checkpoint
 from executor.checkpoint.read import Reader
 from executor.decoder.numerics import EXACT, Numerics
@@ -131,12 +132,14 @@ def execute(
     reader: Reader | None = None,
     devices: Devices | None = None,
     lanes: Callable[[str], Lane] = HostLane,
+    record: Callable[[Commit], None] = lambda commit: None,
 ) -> tuple[list[list[int]], Job]:
     """Run `requests`; the output tokens of each, in their order, and the job afterwards."""
     devices = devices or Devices("gpu" if made.case.machine.gpu else "cpu")
     with Engine(lanes, chaos=chaos) as engine:
         ways = Ways(numerics, sampling, decode, poison)
         job = prepare(made, target, draft, engine, devices, link or Link(), reader or Reader(), ways)
+        job.batches.record = record
         job.run(requests)
         done = {}
         while not job.batches.finished.empty():
