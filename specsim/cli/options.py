@@ -62,8 +62,10 @@ def check_profile(path: Path) -> None:
 
 
 def check_folder(path: Path) -> None:
-    """Raise InputError where a file's folder is not there, or nothing can be written in it."""
+    """Raise InputError where a file's folder is not there, or nothing can be written in it, or not to the file."""
     if not path.parent.is_dir():
         raise InputError("cannot be written: its folder does not exist", where=str(path))
     if not os.access(path.parent, os.W_OK):
         raise InputError("cannot be written: its folder is not writable", where=str(path))
+    if path.exists() and not os.access(path, os.W_OK):
+        raise InputError("cannot be written: it is there, and not writable", where=str(path), hint="name another file")

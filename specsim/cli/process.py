@@ -1,4 +1,4 @@
-"""The process of the `specsim` command: its stdout is data, whatever libraries print."""
+"""The process of the `specsim` command: its stdout is data, whatever libraries print, and it always has a stderr."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from specsim.cli.main import entry
 
 def command() -> int:
     """Run the process's arguments and return the exit status. Only for a process of our own: see `keep_stdout`."""
+    if sys.stderr is None:  # `2>&-`: what is told then is told to nobody
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (as long as the process)
     keep_stdout()
     return entry()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
@@ -149,6 +150,7 @@ def test_a_reader_who_has_gone_is_no_error() -> None:
 
 def test_what_libraries_print_from_c_is_not_in_the_data(fresh: Fresh) -> None:
     code = """
+import json
 import os
 from specsim.cli.process import keep_stdout
 keep_stdout()
@@ -162,6 +164,14 @@ def test_a_process_without_stdout_works() -> None:
     command = f"{shlex.quote(sys.executable)} -m specsim list gpus >&-"
     done = subprocess.run(["sh", "-c", command], cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_process_without_stderr_works() -> None:
+    """A plan's search tells its progress there."""
+    question = "--gpu rtx4090 --target llama-3.1-8b --prompt-tokens 64 --output-tokens 8 --requests 1 --format json"
+    command = f"{shlex.quote(sys.executable)} -m specsim plan {question} 2>&-"
+    done = subprocess.run(["sh", "-c", command], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, json.loads(done.stdout)["target"]["name"]) == (0, "llama-3.1-8b")
 
 
 def test_the_solver_leaves_the_stdout_of_a_library_s_caller_alone(fresh: Fresh) -> None:

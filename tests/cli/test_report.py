@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -57,6 +58,16 @@ def test_a_page_that_cannot_be_written_is_said_first(
     command: list[str], name: str, says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(capsys, *command, "--report", name) == (2, "", f"specsim: error: {says}\n")
+
+
+def test_a_page_that_may_not_be_overwritten_is_said_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "report.html"
+    page.write_text("mine")
+    monkeypatch.setattr(os, "access", lambda path, mode: path != page)  # as root, every file may be written
+    told = f"specsim: error: {page}: cannot be written: it is there, and not writable; name another file\n"
+    assert call(capsys, "simulate", "x.yaml", "--report", str(page)) == (2, "", told)
 
 
 def test_the_python_of_the_documentation_draws_its_pictures(
