@@ -5,8 +5,9 @@ products at once, each on all cores, would hold each other up at every barrier; 
 then need may spin a little between operations, which the library does not with more threads than cores.
 
 The engine knows nothing of models. It gets tasks and, for each, what to call; it keeps the order that the graph
-promises, measures when every task ran, and sees to it that nothing hangs: the first error of any thread, or a task
-that does not end, stops all streams and is raised in the thread that waits.
+promises, measures when every task ran, and sees to it that nothing hangs: the first error of any thread, a thread that
+is gone, or a task that does not end, stops all streams and is raised in the thread that waits. Who has dealt with the
+error may go on with other tasks.
 """
 
 from __future__ import annotations
@@ -21,15 +22,19 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from executor.lanes import HostLane, Lane, Mark
-from specsim.errors import SpecsimError
+from specsim.errors import InputError, SpecsimError
 from specsim.schedule.graph import Task
 from specsim.timeline.timeline import Span, Timeline
 
-#: no single task takes this long; one that does hangs, on a dead disk for example
+#: no task takes this long where nothing else is said of it; one that does hangs
 STALLED_S: Final = 600.0
+#: a thread that ends its task by then is waited for when all stop
+LEAVING_S: Final = 5.0
 #: spans that are kept of a run; later ones are only counted
 MOST_SPANS: Final = 200_000
 _TICK_S: Final = 0.1
+#: of a longer pause between two ticks only so much counts: the whole process stood still, and its tasks with it
+_LONGEST_TICK_S: Final = 1.0
 _SWITCH_S: Final = 2e-4
 
 #: what a task does; the bytes that it moved (0 for computations), or None where there was nothing to do
@@ -37,7 +42,7 @@ Action = Callable[[], int | None]
 
 
 class StalledError(SpecsimError):
-    """A task that did not end."""
+    """A task that did not end, or a thread that did."""
 
 
 class _StoppedError(Exception):
@@ -56,11 +61,12 @@ class Chaos:
 
 @dataclass(slots=True)
 class _Run:
-    """A task that is to run, runs or has run. `span` is (start, end) on the engine's clock, None before the end."""
+    """A task that is to run, runs, has run, or was dropped and counts as done."""
 
     task: Task
     action: Action
     done: bool = False
+    dropped: bool = False
     mark: Mark | None = None
     started: float = 0.0
     ended: float = 0.0
@@ -69,17 +75,20 @@ class _Run:
 
 class Engine:
     """Streams come into being with their first task. `lanes(stream)` says what a stream's tasks run on: the calling
-    host thread, or a CUDA stream; `worker(stream)` names the thread, one of its own unless others have the same. Use it
-    as a context manager: leaving it stops all threads."""
+    host thread, or a CUDA stream; `worker(stream)` names the thread, one of its own unless others have the same.
+    `patience(task)` is how many seconds a task may take before it counts as stalled. Use it as a context manager:
+    leaving it stops all threads."""
 
     def __init__(
         self,
         lanes: Callable[[str], Lane] = HostLane,
         worker: Callable[[str], str] = str,
         *,
+        patience: Callable[[Task], float] | None = None,
         chaos: Chaos | None = None,
     ) -> None:
         self.lanes, self.worker, self.chaos = lanes, worker, chaos
+        self.patience = patience or (lambda task: STALLED_S)
         self.completed = 0
         self.moved: dict[str, int] = {}
         self._runs: list[_Run] = []
@@ -91,6 +100,8 @@ class Engine:
         self._drained = 0  # all tasks before this one have ended
         self._error: BaseException | None = None
         self._stopping = False
+        self._waited = 0.0  # seconds that the owner has waited in all: the clock by which tasks are found to stall
+        self._moved_at = 0.0  # when a task has last begun or ended, on that clock
 
     def __enter__(self) -> Engine:
         # The owner lowers the next round while this one runs: it must not keep the interpreter from the workers for
@@ -100,7 +111,7 @@ class Engine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        self.stop(LEAVING_S)
         sys.setswitchinterval(self._switch_interval)
 
     def submit(self, tasks: Sequence[Task], actions: Sequence[Action]) -> None:
@@ -118,10 +129,10 @@ class Engine:
     def wait(self, tasks: Iterable[int], on_tick: Callable[[], None] = lambda: None) -> None:
         """Return once all of `tasks` have ended; `on_tick` is called a few times a second meanwhile, and at the end.
 
-        Raises the first error of any stream, and StalledError when no task has ended for `STALLED_S`.
+        Raises the first error of any stream, and StalledError when a task takes longer than the engine has patience.
         """
         tasks = list(tasks)
-        seen, since = -1, time.monotonic()
+        ticked = time.monotonic()
         while True:
             with self._lock:
                 self._awaited = {i for i in tasks if not self._runs[i].done}
@@ -131,10 +142,12 @@ class Engine:
                     raise self._error
                 if not self._awaited:
                     break
-                if self.completed != seen:
-                    seen, since = self.completed, time.monotonic()
-            if time.monotonic() - since > STALLED_S:
-                self.fail(StalledError(f"nothing has moved for {STALLED_S:.0f} s in {self._running()}"))
+                now = time.monotonic()
+                self._waited += min(now - ticked, _LONGEST_TICK_S)
+                ticked = now
+                stalled = self._stalled()
+            if stalled:
+                self.fail(StalledError(f"run: {stalled}"))
             on_tick()
         for i in tasks:
             mark = self._runs[i].mark
@@ -147,13 +160,27 @@ class Engine:
         self.wait(range(self._drained, len(self._runs)), on_tick)
         self._drained = len(self._runs)
 
-    def stop(self) -> None:
-        """End all threads; tasks that have not begun never will."""
+    def stop(self, patience_s: float) -> bool:
+        """End all threads; tasks that have not begun never will. Returns whether all have ended in so many seconds: a
+        task that hangs must not keep the error from being told."""
         with self._lock:
             self._stopping = True
             self._wake()
-        for worker in self._workers.values():
-            worker.join()
+        until = time.monotonic() + patience_s
+        return all(worker.join(until) for worker in self._workers.values())
+
+    def resume(self) -> None:
+        """Go on after `stop` has ended all threads, and its cause was dealt with: what had not run by then is dropped,
+        and counts as done for those that depend on it."""
+        with self._lock:
+            for run in self._runs[self._drained :]:
+                if not run.done:
+                    run.done, run.dropped, run.action = True, True, _nothing
+            self._drained = len(self._runs)
+            self._streams.clear()
+            self._workers.clear()
+            self._error, self._stopping = None, False
+            self._moved_at = self._waited
 
     def fail(self, error: BaseException) -> None:
         """Stop, and let the owner raise `error`, unless there was one before."""
@@ -166,7 +193,7 @@ class Engine:
     def timeline(self) -> Timeline:
         """What has run so far. Tasks with nothing to do took no time."""
         with self._lock:
-            ended = [i for i, run in enumerate(self._runs[:MOST_SPANS]) if run.done]
+            ended = [i for i, run in enumerate(self._runs[:MOST_SPANS]) if run.done and not run.dropped]
             place = {old: new for new, old in enumerate(ended)}
             runs = [self._runs[i] for i in ended]
         spans = tuple(
@@ -191,7 +218,8 @@ class Engine:
                 worker.asleep = True
                 return None
             run = self._runs[stream.queue.popleft()]
-            stream.current = run.task.name
+            stream.current, stream.since = run.task, self._waited
+            self._moved_at = self._waited
             return stream, run, [mark for d in run.task.deps if (mark := self._runs[d].mark) is not None]
 
     def ended(self, stream: _Stream, run: _Run) -> None:
@@ -199,7 +227,8 @@ class Engine:
         with self._lock:
             run.done = True
             run.action = _nothing  # so that what it held can go
-            stream.current = ""
+            stream.current = None
+            self._moved_at = self._waited
             self.completed += 1
             self.moved[stream.name] = self.moved.get(stream.name, 0) + run.bytes
             self._wake()
@@ -222,19 +251,29 @@ class Engine:
     def _ready(self, stream: _Stream) -> bool:
         return bool(stream.queue) and all(self._runs[d].done for d in self._runs[stream.queue[0]].task.deps)
 
-    def _running(self) -> str:
-        with self._lock:
-            names = [stream.current for stream in self._streams.values() if stream.current]
-        return ", ".join(names) or "any stream"
+    def _stalled(self) -> str | None:
+        """What hangs."""
+        for worker in self._workers.values():
+            if worker.gone:
+                return f"the thread of {worker.name} has ended by itself"
+        running = [stream for stream in self._streams.values() if stream.current is not None]
+        for stream in running:
+            assert stream.current is not None
+            if self._waited - stream.since > (patience := self.patience(stream.current)):
+                return f"{stream.current.name} has not ended for {patience:.0f} s: does the {stream.name} hang?"
+        if not running and self._waited - self._moved_at > STALLED_S:
+            return f"no task has begun for {STALLED_S:.0f} s"
+        return None
 
 
 @dataclass(slots=True, eq=False)
 class _Stream:
-    """One FIFO queue of tasks, and the name of the one that runs. Guarded by the engine's lock."""
+    """One FIFO queue of tasks, the one that runs, and since when on the engine's clock. Guarded by its lock."""
 
     name: str
     queue: deque[int] = field(default_factory=deque)
-    current: str = ""
+    current: Task | None = None
+    since: float = 0.0
 
 
 class _Worker:
@@ -250,14 +289,26 @@ class _Worker:
         self._started = False
 
     def start(self) -> None:
-        if not self._started:
-            self._started = True
+        """Raises InputError where the system gives no more threads."""
+        if self._started:
+            return
+        try:
             self._thread.start()
+        except RuntimeError:
+            hint = "raise the limit on processes and threads (ulimit -u), or end other programs"
+            raise InputError(f"cannot start the thread of {self.name}", where="run", hint=hint) from None
+        self._started = True
 
-    def join(self) -> None:
-        """Wait for the thread, but not for ever: a task that hangs must not keep the error from being told."""
-        if self._started and self._thread is not threading.current_thread():
-            self._thread.join(timeout=5.0)
+    @property
+    def gone(self) -> bool:
+        """Whether the thread is no more."""
+        return self._started and not self._thread.is_alive()
+
+    def join(self, until: float) -> bool:
+        """Whether the thread has ended by `until`, on the monotonic clock."""
+        if self._started:
+            self._thread.join(timeout=max(0.0, until - time.monotonic()))
+        return not self._started or self.gone
 
     def _work(self) -> None:
         engine = self.engine
@@ -283,8 +334,10 @@ class _Worker:
                 engine.ended(stream, run)
         except _StoppedError:
             return
-        except BaseException as error:
+        except Exception as error:
             engine.fail(error)
+        except BaseException as error:  # it would end the owner's program, and not with one line
+            engine.fail(StalledError(f"run: the thread of {self.name} was ended by {type(error).__name__}"))
 
 
 def _pauses(chaos: Chaos | None, stream: str) -> Callable[[], None]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 
 from executor.devices import Devices, worker_for
-from executor.engine import Chaos, Engine
+from executor.engine import Chaos, Engine, StalledError
 from executor.lanes import HostLane
+from specsim.errors import InputError
 from specsim.schedule.graph import Task
 
 
@@ -197,13 +198,95 @@ def test_the_owner_is_called_while_it_waits_and_once_more_at_the_end() -> None:
     assert ticks[-1] == 1
 
 
-def test_a_task_that_never_ends_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("executor.engine.STALLED_S", 0.2)
-    release = threading.Event()
-    with Engine() as engine:
-        engine.submit([task("verify.0/A/L00/load_ffn.0", "disk")], [lambda: release.wait(20) and 0])
-        try:
-            with pytest.raises(Exception, match=r"nothing has moved for 0 s in verify\.0/A/L00/load_ffn\.0"):
-                engine.drain()
-        finally:
+@pytest.fixture
+def hang(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
+    """A task that hangs until the test is over; nobody waits for its thread."""
+    monkeypatch.setattr("executor.engine.LEAVING_S", 0.0)
+    over = threading.Event()
+    yield lambda: int(over.wait(60))
+    over.set()
+
+
+def test_a_task_that_never_ends_is_named(hang: Callable[[], int]) -> None:
+    with Engine(patience=lambda task: 0.1 if task.stream == "disk" else 60) as engine:
+        engine.submit([task("verify.0/A/L00/load_ffn.0", "disk"), task("ffn", "cpu", 0)], [hang, lambda: 0])
+        with pytest.raises(StalledError, match=r"L00/load_ffn\.0 has not ended for 0 s: does the disk hang\?"):
+            engine.drain()
+        assert not engine.stop(patience_s=0.0), "a thread that hangs is not waited for"
+
+
+def test_time_in_which_the_whole_process_stood_still_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped from a shell for an hour, or put to sleep."""
+    clock, ticks = 0.0, 0
+
+    def monotonic() -> float:
+        nonlocal clock
+        clock += 3600.0
+        return clock
+
+    def tick() -> None:
+        nonlocal ticks
+        ticks += 1
+        if ticks == 5:
             release.set()
+
+    release = threading.Event()
+    with Engine(patience=lambda task: 100.0) as engine:
+        monkeypatch.setattr("executor.engine.time.monotonic", monotonic)
+        engine.submit([task("a", "disk")], [lambda: release.wait(60) and 0])
+        engine.wait([0], tick)
+        monkeypatch.undo()
+    assert ticks >= 5
+
+
+@pytest.mark.parametrize("fatal", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_a_thread_that_is_ended_is_an_error_of_one_line(fatal: type[BaseException]) -> None:
+    def die() -> int:
+        raise fatal
+
+    with Engine() as engine:
+        engine.submit([task("a", "disk"), task("b", "cpu", 0)], [die, lambda: 0])
+        with pytest.raises(StalledError, match=f"run: the thread of disk was ended by {fatal.__name__}"):
+            engine.drain()
+
+
+def test_a_thread_that_is_gone_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("executor.engine._Worker._work", lambda self: None)
+    with Engine() as engine:
+        engine.submit([task("a", "disk")], [lambda: 0])
+        with pytest.raises(StalledError, match="run: the thread of disk has ended by itself"):
+            engine.drain()
+
+
+def test_threads_that_the_system_does_not_give_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with Engine() as engine, pytest.raises(InputError, match=r"run: cannot start the thread of disk; .*ulimit -u"):
+        engine.submit([task("a", "disk")], [lambda: 0])
+
+
+def test_after_an_error_that_was_dealt_with_other_tasks_go_on() -> None:
+    """What had not run is dropped: it never runs, holds nobody up, and is on no timeline."""
+    ran: list[str] = []
+
+    def fail() -> int:
+        raise MemoryError
+
+    def act(name: str) -> Callable[[], int]:
+        return lambda: ran.append(name) or 7  # type: ignore[func-returns-value]
+
+    with Engine() as engine:
+        tasks = [task("good", "disk"), task("bad", "cpu", 0), task("after", "disk", 1)]
+        engine.submit(tasks, [act("good"), fail, act("after")])
+        with pytest.raises(MemoryError):
+            engine.drain()
+        assert engine.stop(patience_s=60)
+        engine.resume()
+        engine.submit([task("again", "cpu", 1), task("last", "disk", 2, 3)], [act("again"), act("last")])
+        engine.drain()
+        assert [span.name for span in engine.timeline().spans] == ["good", "again", "last"]
+        assert engine.timeline().preds == ((), (), (1,))
+        assert engine.moved == {"disk": 14, "cpu": 7}
+    assert ran == ["good", "again", "last"]
