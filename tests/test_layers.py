@@ -21,7 +21,7 @@ LAYERS = (
     {"hardware", "model", "workload", "acceptance"},
     {"facts", "schema", "check", "yamlfile", "profiles", "machinefile", "machines"},
     {"case", "decision", "pairing", "partition", "answer", "placementfile", "planfile"},
-    {"cost", "memory"},
+    {"cost", "memory", "added"},
     {"schedule", "strategies"},
     {"simulator", "timeline", "energy"},
     {"systems"},
