@@ -17,7 +17,7 @@ from tests.conftest import ROOT, Fresh
 
 #: lowest first; a package stands for all that is in it
 LAYERS = (
-    {"errors", "units", "here"},
+    {"errors", "units", "here", "records"},
     {"hardware", "model", "workload", "acceptance"},
     {"facts", "schema", "check", "yamlfile", "profiles", "machinefile", "machines"},
     {"case", "decision", "pairing", "partition", "answer", "placementfile", "planfile"},
