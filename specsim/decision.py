@@ -6,6 +6,7 @@ too: unknown keys are errors, and reading back what was written gives equal valu
 
 from __future__ import annotations
 
+import string
 from typing import Literal
 
 import msgspec
@@ -17,9 +18,10 @@ Home = Literal["vram", "pinned", "pageable", "ram", "disk"]
 Processor = Literal["gpu", "cpu"]
 StrategyName = Literal["serial", "merged", "interleaved"]
 
-#: batches in flight, and verify passes (slots) of a round
+#: batches in flight; interleaved ones may be more where they fill the stages of a pipeline
 BATCHES: dict[str, int] = {"serial": 1, "merged": 2, "interleaved": 2}
-SLOTS: dict[str, int] = {"serial": 1, "merged": 1, "interleaved": 2}
+#: what batches are called
+LETTERS: str = string.ascii_uppercase
 
 #: memory of each home
 MEMORY_OF: dict[str, str] = {"vram": "vram", "pinned": "ram", "pageable": "ram", "ram": "ram", "disk": "disk"}
@@ -68,7 +70,11 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     in each of `batches` in flight; `prefill_batch` sequences per prefill sweep; attention in `verify_micro_batches` /
     `prefill_micro_batches` per layer and batch; `ring_slots` staging buffers of the largest unit, FFNs cut in parts of
     about `part_bytes`; `expert_fetch` "routed" waits for the router and moves only the experts that are asked for;
-    `refill` puts a waiting request into each freed place."""
+    `refill` puts a waiting request into each freed place.
+
+    Of a machine's devices `stages` x `tensor` are used: the target's layers are cut into `stages` runs, one after
+    another (`partition.stage_layers`), and each layer's matrices into `tensor` shares, one for every device of a stage.
+    The first stage also has the embedding, the head and the draft."""
 
     gamma: int
     batch: int
@@ -81,11 +87,18 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     expert_fetch: Literal["all", "routed"] = "all"
     refill: bool = False
     draft: DraftPolicy | None = None
+    stages: int = 1
+    tensor: int = 1
 
     @property
     def in_flight(self) -> int:
         """Sequences that are decoded at a time."""
         return self.batch * self.batches
+
+
+def slots(strategy: str, policy: Policy) -> int:
+    """Verify passes of a round: one for each batch, or one for all."""
+    return policy.batches if strategy == "interleaved" else 1
 
 
 class Tail(msgspec.Struct, frozen=True):

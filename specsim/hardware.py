@@ -138,6 +138,14 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class Peer:
+    """The way from one device to another; `bytes_per_s` is what a large transfer reaches, per direction."""
+
+    bytes_per_s: float
+    latency_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Disk:
     """Reached by `queue_depth` threads, each reading blocks of `block_bytes`.
 
@@ -174,10 +182,16 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A host with at most one GPU. Without one, `cpu` computes, `ram` is the fast memory and weights stream from disk.
+    """A host with at most one kind of GPU. Without one, `cpu` computes, `ram` is the fast memory and weights stream
+    from disk.
 
     `vram_budget_bytes` and `ram_budget_bytes` are what a plan may use: capacity less what the system keeps, and of RAM
     less what the process itself takes.
+
+    There may be several like `devices`, a process each, numbered from 0. A device is a GPU with its VRAM and its link;
+    those of a node share the host. On a bare machine a device is a CPU as `host` has it, with its own RAM budget; those
+    of a node share the disk, the DRAM's bandwidth and, where they are fewer than all have together, `node_cores`.
+    Neighbours in a node talk over `peer`, others over `network` (None: likewise over `peer`).
     """
 
     name: str
@@ -188,6 +202,11 @@ class Machine:
     vram_budget_bytes: float = 0.0
     ram_budget_bytes: float = 0.0
     facts: tuple[Fact, ...] = field(default=())
+    devices: int = 1
+    node_devices: int = 1
+    node_cores: int | None = None
+    peer: Peer | None = None
+    network: Peer | None = None
 
     @property
     def main(self) -> str:
@@ -218,7 +237,7 @@ class Machine:
         return {"vram": self.vram_budget_bytes, **slow} if self.gpu else slow
 
     def scaled(self, **factors: float) -> Machine:
-        """A copy with resources multiplied: `gpu`, `vram_bw`, `vram`, `cpu`, `dram`, `ram`, `link`, `disk`."""
+        """A copy with resources multiplied: `gpu`, `vram_bw`, `vram`, `cpu`, `dram`, `ram`, `link`, `disk`, `peer`."""
         machine = self
         for resource, factor in factors.items():
             machine = _SCALE[resource](machine, factor)
@@ -248,6 +267,13 @@ def _scale_link(m: Machine, factor: float) -> Machine:
     return replace(m, link=replace(m.link, bytes_per_s=m.link.bytes_per_s * factor)) if m.link else m
 
 
+def _scale_peers(m: Machine, factor: float) -> Machine:
+    def faster(way: Peer | None) -> Peer | None:
+        return way and replace(way, bytes_per_s=way.bytes_per_s * factor)
+
+    return replace(m, peer=faster(m.peer), network=faster(m.network))
+
+
 _SCALE: dict[str, Callable[[Machine, float], Machine]] = {
     "gpu": lambda m, f: _scale_gpu(m, flops=f),
     "vram_bw": lambda m, f: _scale_gpu(m, bandwidth=f),
@@ -257,4 +283,5 @@ _SCALE: dict[str, Callable[[Machine, float], Machine]] = {
     "ram": lambda m, f: replace(m, ram_budget_bytes=m.ram_budget_bytes * f),
     "link": _scale_link,
     "disk": lambda m, f: replace(m, disk=replace(m.disk, bytes_per_s=m.disk.bytes_per_s * f)),
+    "peer": _scale_peers,
 }

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from specsim import devices
 from specsim.check import Profile, Stated, check
 from specsim.errors import InputError
 from specsim.facts import Value, text, write
-from specsim.hardware import Fact, Link, Machine
+from specsim.hardware import Fact, Link, Machine, Peer
 from specsim.machinefile import section, sections
 from specsim.profiles import load, to_disk, to_gpu, to_host, to_link
 from specsim.schema import FACTS
@@ -27,17 +28,20 @@ def assemble(
     ram: float | None = None,
     link_bytes_per_s: float | None = None,
     disk_bytes_per_s: float | None = None,
+    devices: int | None = None,
+    peer: float | None = None,
 ) -> Machine:
     """The machine that these names (or paths of profile files) and numbers describe.
 
     `machine` excludes `gpu` and `host`; `gpu` alone takes the card's default host; `host` alone, and
     `gpu="none"`, have no GPU. `vram` and `ram` are the bytes that a plan may use, by default capacity less
     reserve and, of RAM, what the process itself takes (more than the card has is a what-if). `link_bytes_per_s` is
-    what a large pinned copy reaches, `disk_bytes_per_s` what a sequential read does. What was chosen for the caller is
-    among the facts.
+    what a large pinned copy reaches, `disk_bytes_per_s` what a sequential read does. `devices` like ones, neighbours
+    `peer` bytes per second apart. What was chosen for the caller is among the facts.
     Raises InputError for a contradiction, and when nothing is given.
     """
     numbers = {"vram": vram, "ram": ram, "link rate": link_bytes_per_s, "disk rate": disk_bytes_per_s}
+    numbers |= {"number of devices": devices, "peer rate": peer}
     for name, number in numbers.items():
         if number is not None and not (math.isfinite(number) and number > 0):
             raise InputError(f"{name} is {number}", hint="give a number above zero")
@@ -56,6 +60,11 @@ def assemble(
     for key, budget in (("vram", vram), ("ram", ram)):
         if budget is not None:
             stated[f"{key}_budget"] = _stated("machine", f"{key}_budget", budget, "given", f"--{key}")
+    for key, number in (("devices", devices), ("peer", peer)):
+        if number is not None:
+            stated[key] = _stated("machine", key, float(number), "given", f"--{key}")
+    if devices is not None:  # another number of them than the profile has lies in nodes that it says nothing about
+        stated.pop("node_devices", None)
     built = build(replace(spec, parts=parts, stated=stated))
     if link_bytes_per_s is not None:
         built = _with_link_rate(built, link_bytes_per_s)
@@ -111,6 +120,7 @@ def build(spec: Profile) -> Machine:
             stated.setdefault(f"{memory}_budget", _budget(owner, memory))
             budgets[f"{memory}_budget"] = replace(spec, stated=stated).number(f"{memory}_budget")
 
+    stated |= _of_devices(replace(spec, stated=stated), gpu, link)
     listed = {name: stated[name] for name in FACTS["machine"] if name in stated}
     whole = replace(spec, stated=listed)
     return Machine(
@@ -122,7 +132,38 @@ def build(spec: Profile) -> Machine:
         vram_budget_bytes=budgets["vram_budget"],
         ram_budget_bytes=budgets["ram_budget"],
         facts=sum((part.facts() for part in (gpu, host, link, disk, whole) if part), ()),
+        devices=int(whole.number_or("devices", 1)),
+        node_devices=int(whole.number_or("node_devices", 1)),
+        node_cores=int(whole.number("node_cores")) if "node_cores" in listed else None,
+        peer=_peer(whole, "peer"),
+        network=_peer(whole, "network"),
     )
+
+
+def _of_devices(spec: Profile, gpu: Profile | None, link: Profile | None) -> dict[str, Stated]:
+    """What has to be known of several devices and is not stated: GPUs share one host and talk through it, bare machines
+    share nothing."""
+    known = {n: spec.number(n) for n in devices.FACTS if n in spec.stated}
+    devices.check(known, spec.where)
+    if known.get("devices", 1) == 1:
+        return {}
+    new: dict[str, Stated] = {}
+    if "node_devices" not in known:
+        number, why = (known["devices"], "all in one host") if gpu is not None else (1.0, "each a machine of its own")
+        new["node_devices"] = _stated("machine", "node_devices", number, "assumed", why)
+    if "peer" not in known:
+        if gpu is None or link is None:
+            raise InputError("how its devices talk is not known", where=spec.where, hint="give --peer, such as 1.2GB/s")
+        why = f"through the host, over {link.name}"
+        new["peer"] = _stated("machine", "peer", to_link(link).rate(pinned=True), "assumed", why)
+    for name, seconds in devices.LATENCIES_S.items():
+        if name in known.keys() | new.keys() and f"{name}_latency" not in known:
+            new[f"{name}_latency"] = _stated("machine", f"{name}_latency", seconds, "assumed", "starting one transfer")
+    return new
+
+
+def _peer(spec: Profile, name: str) -> Peer | None:
+    return Peer(spec.number(name), spec.number(f"{name}_latency")) if name in spec.stated else None
 
 
 def _part(spec: Profile, key: str) -> Profile | None:
@@ -183,6 +224,7 @@ def to_dict(machine: Machine) -> dict[str, Any]:
     budgets: dict[str, Value] = {"ram_budget": machine.ram_budget_bytes}
     if machine.gpu:
         budgets = {"vram_budget": machine.vram_budget_bytes, **budgets}
+    budgets |= devices.facts_of(machine)
     facts = {fact.field: fact for fact in machine.facts}
     for name in ("host", "link", "disk"):
         if f"machine.{name}" in facts:

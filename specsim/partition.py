@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import accumulate
 from typing import Final
 
+from specsim.errors import InputError
 from specsim.model import FeedForward, Model
 from specsim.units import MiB
 
@@ -83,6 +85,59 @@ def whole_bytes(model: Model) -> int:
 def largest_slot_bytes(model: Model, part_bytes: int) -> int:
     """What a slot of the staging ring has to hold."""
     return max(layer_units(model, ffn, part_bytes).slot_bytes for ffn in model.ffn_kinds)
+
+
+@lru_cache(maxsize=64)
+def stage_layers(model: Model, stages: int) -> tuple[range, ...]:
+    """The layers of each of `stages` pipeline stages: contiguous runs, as even in bytes as can be (least sum of
+    squares), where the first stage also holds the head. Raises InputError where there are fewer layers than stages."""
+    if not 1 <= stages <= model.layers:
+        raise InputError(f"{model.name!r} has {model.layers} layers for {stages} stages", where="stages")
+    sizes = [model.layer_parameters(model.layer_ffn(layer)) * model.element_bytes for layer in range(model.layers)]
+    before = [0, *accumulate(sizes)]
+    # best[n]: the least sum of squares of the stages so far, over the first n layers, and where the last of them begins
+    best: list[tuple[float, int]] = [((size + head_bytes(model)) ** 2, 0) for size in before]
+    cuts = [best]
+    for stage in range(1, stages):
+        best = [
+            min(((cuts[-1][m][0] + (size - before[m]) ** 2, m) for m in range(stage, n)), default=(math.inf, 0))
+            for n, size in enumerate(before)
+        ]
+        cuts.append(best)
+    runs, end = [], model.layers
+    for best in reversed(cuts):
+        start = best[end][1]
+        runs.append(range(start, end))
+        end = start
+    return tuple(reversed(runs))
+
+
+def shard(model: Model, layers: range, tensor: int) -> Model:
+    """What one of `tensor` devices holds of `layers`: its share of the heads and of every FFN's width, all of what a
+    row passes through whole (norms, router), and where the stage has them the whole embedding and head.
+
+    The way of Megatron-LM (arXiv 1909.08053). Raises InputError for shares that are not whole.
+    """
+    widths = {ffn.width for ffn in (model.ffn, model.dense_ffn) if ffn is not None}
+    for name, number in (("KV heads", model.kv_heads), *(("columns in an FFN", width) for width in widths)):
+        if number % tensor:
+            what = f"{number} {name} of {model.name!r} do not divide by {tensor}"
+            raise InputError(what, where="tensor", hint="split it by a divisor")
+    if tensor == 1 and layers == range(model.layers):
+        return model
+
+    def share(ffn: FeedForward) -> FeedForward:
+        return replace(ffn, width=ffn.width // tensor)
+
+    return replace(
+        model,
+        layers=len(layers),
+        heads=model.heads // tensor,
+        kv_heads=model.kv_heads // tensor,
+        ffn=share(model.ffn),
+        dense_ffn=share(model.dense_ffn) if model.dense_ffn is not None else None,
+        dense_layers=tuple(layer - layers.start for layer in model.dense_layers if layer in layers),
+    )
 
 
 def _attention_tensors(model: Model, ffn: FeedForward) -> list[int]:

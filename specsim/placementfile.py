@@ -9,16 +9,18 @@ from specsim.answer import Wire
 from specsim.case import Case
 from specsim.decision import (
     BATCHES,
+    LETTERS,
     AttentionPlacement,
     Decision,
     Home,
     LayerPlacement,
     PartPlacement,
+    Policy,
     Processor,
 )
 from specsim.errors import InputError
 from specsim.model import Model
-from specsim.partition import layer_units
+from specsim.partition import layer_units, shard, stage_layers
 
 
 class Parts(Wire, frozen=True):
@@ -90,9 +92,12 @@ def check(case: Case, decision: Decision, where: str) -> None:
     for name in ("batch", "batches", "prefill_batch", "part_bytes", "verify_micro_batches", "prefill_micro_batches"):
         if getattr(policy, name) < 1:
             raise InputError(f"policy.{name} is {getattr(policy, name)}", where=where, hint="it must be 1 or more")
-    if policy.batches != BATCHES[decision.strategy]:
-        wanted = f"{decision.strategy} has {BATCHES[decision.strategy]} in flight"
+    least = BATCHES[decision.strategy]
+    most = len(LETTERS) if decision.strategy == "interleaved" and policy.stages > 1 else least
+    if not least <= policy.batches <= most:
+        wanted = f"{decision.strategy} has {least}{f' to {most}' if most > least else ''} in flight"
         raise InputError(f"policy.batches is {policy.batches}", where=where, hint=wanted)
+    _check_devices(case, policy, where)
     if max(policy.verify_micro_batches, policy.draft.micro_batch if policy.draft else 1) > policy.batch:
         raise InputError(f"a micro-batch policy does not fit a batch of {policy.batch}", where=where)
     if policy.draft is not None and policy.draft.kv == "vram" and policy.draft.processor == "cpu":
@@ -119,6 +124,22 @@ def check(case: Case, decision: Decision, where: str) -> None:
         _check_processors(place, where)
         if homes - {"vram", "ram"} and policy.ring_slots == 0:
             raise InputError("weights are streamed but policy.ring_slots is 0", where=where)
+
+
+def _check_devices(case: Case, policy: Policy, where: str) -> None:
+    machine = case.machine
+    for name in ("stages", "tensor"):
+        if getattr(policy, name) < 1:
+            raise InputError(f"policy.{name} is {getattr(policy, name)}", where=where, hint="it must be 1 or more")
+    used = policy.stages * policy.tensor
+    if used > machine.devices:
+        what = f"policy.stages x policy.tensor is {used}"
+        raise InputError(what, where=where, hint=f"{machine.name} has {machine.devices} devices")
+    if policy.tensor > machine.node_devices or machine.node_devices % policy.tensor:
+        what = f"policy.tensor is {policy.tensor}"
+        raise InputError(what, where=where, hint=f"a node has {machine.node_devices} devices, to be split evenly")
+    for layers in stage_layers(case.target, policy.stages):
+        shard(case.target, layers, policy.tensor)
 
 
 def _check_processors(place: LayerPlacement, where: str) -> None:

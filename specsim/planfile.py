@@ -24,6 +24,7 @@ from specsim.case import NGRAM, Case
 from specsim.decision import Decision, LayerPlacement, Policy, StrategyName, Tail
 from specsim.errors import InputError
 from specsim.model import from_config, to_config
+from specsim.partition import shard
 from specsim.placementfile import Layers, check, group, ungroup
 from specsim.workload import Workload
 from specsim.yamlfile import read_yaml
@@ -139,8 +140,10 @@ def from_dict(data: Any, where: str) -> Plan:
         acceptance = Acceptance(hazards, told.acceptance_kind, told.acceptance_source, told.acceptance_spread)
     case = Case(machine, target, Workload(**msgspec.to_builtins(file.workload)), draft, acceptance)
 
+    share = shard(target, range(target.layers), max(1, file.policy.tensor))
+
     def placed(layers: list[Layers]) -> tuple[LayerPlacement, ...]:
-        return ungroup(layers, target, file.policy.part_bytes, where)
+        return ungroup(layers, share, file.policy.part_bytes, where)
 
     decision = Decision(
         file.strategy,

@@ -35,7 +35,7 @@ def case(
 ) -> Case:
     """A question from names, files or values. `draft` may also be "none", "auto" or "ngram". `acceptance` is a rate, a
     pair profile's name or its file. `parts` are those of `machines.assemble`: gpu, host, link, disk, vram, ram (bytes),
-    link_bytes_per_s, disk_bytes_per_s."""
+    link_bytes_per_s, disk_bytes_per_s, devices, peer (bytes/s)."""
     built = machine if isinstance(machine, Machine) else machines.assemble(machine=machine, **parts)
     big = model(target, dtype)
     if str(draft) == "auto":

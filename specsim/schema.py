@@ -94,6 +94,13 @@ FACTS: Final[dict[str, dict[str, Rule]]] = {
         "disk": Rule("name", OPTIONAL),
         "vram_budget": Rule("bytes", OPTIONAL, zero=True),
         "ram_budget": Rule("bytes", OPTIONAL, zero=True),
+        "devices": Rule("count", OPTIONAL),
+        "node_devices": Rule("count", OPTIONAL),
+        "node_cores": Rule("count", OPTIONAL),
+        "peer": Rule("bytes/s", OPTIONAL),
+        "peer_latency": Rule("seconds", OPTIONAL, zero=True),
+        "network": Rule("bytes/s", OPTIONAL),
+        "network_latency": Rule("seconds", OPTIONAL, zero=True),
     },
     "workload": {
         "prompt_tokens_mean": Rule("number"),

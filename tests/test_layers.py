@@ -19,7 +19,7 @@ from tests.conftest import ROOT, Fresh
 LAYERS = (
     {"errors", "units", "here", "records"},
     {"hardware", "model", "workload", "acceptance"},
-    {"facts", "schema", "check", "yamlfile", "profiles", "machinefile", "machines"},
+    {"facts", "schema", "check", "yamlfile", "profiles", "machinefile", "machines", "devices"},
     {"case", "decision", "pairing", "partition", "answer", "placementfile", "planfile"},
     {"cost", "memory", "added"},
     {"schedule", "strategies"},

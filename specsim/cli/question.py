@@ -31,6 +31,10 @@ OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     quantity_option("--ram", "bytes", "RAM that the plan may use; without a GPU, the fast memory's budget."),
     quantity_option("--link", "bytes/s", "Rate of a large pinned copy over the link, for example 12GB/s."),
     quantity_option("--disk-bandwidth", "bytes/s", "Rate of a sequential read, for example 3GB/s."),
+    click.option(
+        "--devices", type=click.IntRange(min=1), help="Number of like devices: GPUs, or machines without one."
+    ),
+    quantity_option("--peer", "bytes/s", "Rate of a large transfer between two devices, for example 50GB/s."),
     click.option("--draft", default="none", show_default=True, help="The small model, likewise; none, auto, or ngram."),
     click.option("--workload", help="A workload by profile name or file."),
     click.option("--prompt-tokens", type=click.IntRange(min=1), help="Tokens of every prompt."),

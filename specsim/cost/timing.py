@@ -24,8 +24,9 @@ Demand = tuple[tuple[str, float], ...]
 
 
 def resource(stream: str) -> str:
-    """The resource of a stream: "gpu.draft" queues apart from "gpu" and shares it, or takes turns with it."""
-    return stream.partition(".")[0]
+    """The resource of a stream: "gpu.draft@2" queues apart from "gpu@2" and shares it, or takes turns with it."""
+    name, at, device = stream.partition("@")
+    return name.partition(".")[0] + at + device
 
 
 def compute_seconds(processor: Processor, work: Work) -> float:

@@ -22,7 +22,7 @@ from specsim.cost import timing
 from specsim.cost import work as cost
 from specsim.cost.shapes import PassShape, decode_shape, prefill_shape
 from specsim.cost.work import Work
-from specsim.decision import SLOTS, Policy
+from specsim.decision import Policy, slots
 from specsim.memory import fixed_items, join_tokens, kv_layer_bytes, totals
 from specsim.partition import PART_BYTES, layer_units
 from specsim.planner.candidates import Candidate
@@ -112,9 +112,9 @@ def _round_bound(
     case: Case, candidate: Candidate, processor: str | None, rows: float, context: float, room: float, held: float
 ) -> float:
     """A round with `rows` sequences, the draft on `processor`."""
-    policy, slots = candidate.policy, SLOTS[candidate.strategy]
-    shape = decode_shape(rows / slots, policy.gamma + 1, context, case.target.sliding_window)
-    verify = slots * _verify_bound(case, policy, shape, room, held)
+    policy, passes = candidate.policy, slots(candidate.strategy, candidate.policy)
+    shape = decode_shape(rows / passes, policy.gamma + 1, context, case.target.sliding_window)
+    verify = passes * _verify_bound(case, policy, shape, room, held)
     if processor is None or case.draft is None:
         return verify
     step = decode_shape(rows / policy.batches, 1, context, case.draft.sliding_window)

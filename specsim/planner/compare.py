@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from specsim.acceptance import expected_tokens
 from specsim.case import Case
-from specsim.decision import SLOTS
+from specsim.decision import slots
 from specsim.errors import InfeasibleError
 from specsim.memory import peak_items, totals
 from specsim.planner.candidates import Fixed
@@ -82,7 +82,7 @@ def compare_all(case: Case, progress: Progress | None = None) -> Comparison:
 
 
 def _ours(case: Case, found: Found, name: str) -> Entry:
-    job, policy, slots = found.job, found.decision.policy, SLOTS[found.decision.strategy]
+    job, policy = found.job, found.decision.policy
     timeline = round_timeline(case, found.decision)
     gained = expected_tokens(case.acceptance, policy.gamma) if case.acceptance and policy.gamma else 1.0
     peaks = totals(peak_items(case, found.decision)).values()
@@ -93,7 +93,7 @@ def _ours(case: Case, found: Found, name: str) -> Entry:
         ours=True,
         tokens=float(job.tokens),
         requests=float(case.workload.requests),
-        passes=float(len(job.rounds) * slots),
+        passes=float(len(job.rounds) * slots(found.decision.strategy, policy)),
         prefill_s=job.prefill_s,
         decode_s=job.decode_s,
         latency_s=timeline.makespan / gained,

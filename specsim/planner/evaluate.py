@@ -16,7 +16,6 @@ from specsim.case import Case
 from specsim.cost.shapes import PassShape, decode_shape, prefill_shape
 from specsim.decision import (
     MEMORY_OF,
-    SLOTS,
     AttentionPlacement,
     Decision,
     DraftPolicy,
@@ -25,6 +24,7 @@ from specsim.decision import (
     Policy,
     Tail,
     homes_of,
+    slots,
 )
 from specsim.memory import join_tokens
 from specsim.planner.bound import Demand, job_bound
@@ -164,7 +164,7 @@ class Evaluator:
             self.verify_loads(candidate.strategy, policy, policy.batch, joining),
             self.prefill_loads(policy),
             tuple(self._draft_choices(policy)) if policy.gamma and self.case.draft is not None else (),
-            SLOTS[candidate.strategy],
+            slots(candidate.strategy, policy),
             weights.sweeps,
             weights.rounds,
             weights.prefills,

@@ -7,7 +7,7 @@ from typing import Final
 from specsim.acceptance import Acceptance, expected_tokens
 from specsim.answer import Predicted
 from specsim.case import Case
-from specsim.decision import SLOTS, Decision
+from specsim.decision import Decision, slots
 from specsim.memory import peak_items, totals
 from specsim.schedule.lower import lower_rounds
 from specsim.schedule.round import RoundShape
@@ -48,11 +48,11 @@ def round_timeline(case: Case, decision: Decision, shape: RoundShape | None = No
 def predict(case: Case, decision: Decision, bound: float, *, job: JobResult | None = None) -> Predicted:
     """Simulate the whole job and one round of it. `bound` is the roofline's tokens per second."""
     job = job or simulate_job(case, decision, grid=GRID)
-    policy, slots = decision.policy, SLOTS[decision.strategy]
+    policy, passes = decision.policy, slots(decision.strategy, decision.policy)
     shape = mid_job_shape(case, decision)
     timeline = round_timeline(case, decision, shape)
     gained = expected_tokens(case.acceptance, policy.gamma) if case.acceptance and policy.gamma else 1.0
-    slot = RoundPricer(case, decision).steady(shape) / slots
+    slot = RoundPricer(case, decision).steady(shape) / passes
     peaks = totals(peak_items(case, decision))
     return Predicted(
         tokens_per_second=job.tokens_per_second,
@@ -60,7 +60,7 @@ def predict(case: Case, decision: Decision, bound: float, *, job: JobResult | No
         prefill_s=job.prefill_s,
         decode_s=job.decode_s,
         slot_s=slot,
-        tokens_per_slot=gained * shape.rows / slots,
+        tokens_per_slot=gained * shape.rows / passes,
         utilisation={name: round(share, 4) for name, share in utilisation(timeline).items()},
         peak_bytes={p: {m: round(size) for m, size in memories.items()} for p, memories in peaks.items()},
         bottleneck=bottleneck(timeline, job),

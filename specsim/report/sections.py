@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from specsim.answer import Plan, Upgrade
-from specsim.decision import SLOTS, Decision, homes_of
+from specsim.decision import Decision, homes_of, slots
 from specsim.memory import PHASES, peak_items
 from specsim.units import show
 
@@ -59,7 +59,7 @@ def decisions(plan: Plan) -> Iterator[tuple[str, str]]:
     for tail in decision.tails[:1]:
         steps = f"({len(decision.tails)} steps)"
         yield "tail", f"from {tail.rows} sequences left, other processors where that is faster {steps}"
-    round_s = predicted.slot_s * SLOTS[decision.strategy]
+    round_s = predicted.slot_s * slots(decision.strategy, policy)
     used = ", ".join(f"{name} {share:.0%}" for name, share in predicted.utilisation.items())
     yield "busy", f"{used} of a round of {duration(round_s)}"
 
