@@ -95,6 +95,11 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Sequences that are decoded at a time."""
         return self.batch * self.batches
 
+    @property
+    def letters(self) -> str:
+        """What the batches in flight are called."""
+        return LETTERS[: self.batches]
+
 
 def slots(strategy: str, policy: Policy) -> int:
     """Verify passes of a round: one for each batch, or one for all."""

@@ -11,7 +11,7 @@ from typing import Final
 
 from specsim.errors import InputError
 from specsim.facts import Value
-from specsim.hardware import Machine, Peer
+from specsim.hardware import Machine
 
 #: what a machine profile may say of its devices
 FACTS: Final = ("devices", "node_devices", "node_cores", "peer", "peer_latency", "network", "network_latency")
@@ -37,14 +37,6 @@ def bare(stream: str) -> str:
 def first_of_node(machine: Machine, device: int) -> int:
     """The first device of the node that `device` is in."""
     return device - device % machine.node_devices
-
-
-def way(machine: Machine, device: int, other: int) -> Peer:
-    """How two devices talk."""
-    near = first_of_node(machine, device) == first_of_node(machine, other)
-    found = machine.peer if near or machine.network is None else machine.network
-    assert found is not None, "a machine with one device has no peers"
-    return found
 
 
 def facts_of(machine: Machine) -> dict[str, Value]:

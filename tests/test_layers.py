@@ -20,7 +20,7 @@ LAYERS = (
     {"errors", "units", "here", "records"},
     {"hardware", "model", "workload", "acceptance"},
     {"facts", "schema", "check", "yamlfile", "profiles", "machinefile", "machines", "devices"},
-    {"case", "decision", "pairing", "partition", "answer", "placementfile", "planfile"},
+    {"case", "decision", "pairing", "partition", "answer", "placementfile", "planfile", "stages"},
     {"cost", "memory", "added"},
     {"schedule", "strategies"},
     {"simulator", "timeline", "energy"},

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from typing import Final
 
 from specsim.cost.work import Work
-from specsim.hardware import Curve, Machine, Processor
+from specsim.devices import bare, device_of, first_of_node, on
+from specsim.hardware import Curve, Machine, Peer, Processor
 from specsim.model import DTYPE_RATE
 
 #: resources whose tasks copy rather than compute
-COPY_RESOURCES: Final = frozenset({"h2d", "d2h", "disk"})
+COPY_RESOURCES: Final = frozenset({"h2d", "d2h", "disk", "peer"})
 #: DRAM traffic per byte copied from pageable memory: read, write to the staging buffer, read by the DMA engine
 PAGEABLE_TRAFFIC: Final = 3.0
 
@@ -80,16 +81,26 @@ def copy_rate(machine: Machine, resource: str, *, pinned: bool) -> float:
     return min(machine.link.rate(pinned=pinned), *ends)
 
 
+def peer(machine: Machine, work: Work) -> Peer:
+    """The way that a transfer between devices takes."""
+    way = machine.network if work.far and machine.network is not None else machine.peer
+    assert way is not None, "a machine with one device has no peers"
+    return way
+
+
 def copy_seconds(machine: Machine, resource: str, work: Work) -> float:
     if work.bytes == 0:
         return 0.0
+    if resource == "peer":
+        way = peer(machine, work)
+        return work.calls * way.latency_s + work.bytes / way.bytes_per_s
     latency = machine.disk.latency_s if resource == "disk" else machine.link.latency_s  # type: ignore[union-attr]
     return work.calls * latency + work.bytes / copy_rate(machine, resource, pinned=work.pinned)
 
 
 def seconds(machine: Machine, stream: str, works: Sequence[Work]) -> float:
     """Duration of a task on `stream` when nothing else runs."""
-    name = resource(stream)
+    name = bare(resource(stream))
     if name in COPY_RESOURCES:
         return sum(copy_seconds(machine, name, work) for work in works)
     processor = machine.processor(name)
@@ -102,32 +113,51 @@ def demand(machine: Machine, stream: str, works: Sequence[Work], duration: float
 
     Pools: the resource itself (two streams of it share it), `dram` under the CPU and every copy out of or into RAM,
     `vram_bw` under the GPU and every copy over the link. The CPU and reads of the disk take a share of each other.
+    Devices of a node share `dram`, `disk` and, beside GPUs, `cpu`; without GPUs each has its own, and where a node has
+    fewer `cores` than they have together, these.
     """
-    name = resource(stream)
+    name, device = bare(resource(stream)), device_of(stream)
     if duration <= 0:
         return ()
+    node = first_of_node(machine, device)
     traffic = sum(work.bytes for work in works)
+    if name == "peer":
+        return ((resource(stream), 1.0),)
     if name in COPY_RESOURCES:
-        return (name, 1.0), *_copy_demand(machine, name, works[0].pinned, traffic / duration)
+        own = on(name, node if name == "disk" else device)
+        return (own, 1.0), *_copy_demand(machine, name, device, works[0].pinned, traffic / duration)
     processor = machine.processor(name)
     share = min(1.0, sum(memory_seconds(processor, work) for work in works) / duration)
     if name == "gpu":
-        return (name, 1.0), ("vram_bw", share)
+        return (on(name, device), 1.0), (on("vram_bw", device), share)
     lost = machine.disk.lost_share
-    return (name, 1.0), ("dram", share), *([("disk", lost)] if lost else [])
+    disk = [(on("disk", node), lost)] if lost else []
+    return (_cpu(machine, device), 1.0), (on("dram", node), share), *disk, *_cores(machine, node)
 
 
-def _copy_demand(machine: Machine, resource: str, pinned: bool, rate: float) -> Demand:
+def _cpu(machine: Machine, device: int) -> str:
+    return on("cpu", device if machine.gpu is None else first_of_node(machine, device))
+
+
+def _cores(machine: Machine, node: int) -> Demand:
+    """What a busy CPU takes of the cores that devices share."""
+    if machine.node_cores is None or machine.gpu is not None:
+        return ()
+    return ((on("cores", node), min(1.0, machine.host.cores / machine.node_cores)),)
+
+
+def _copy_demand(machine: Machine, resource: str, device: int, pinned: bool, rate: float) -> Demand:
     factor = 1.0 if pinned or resource == "disk" else PAGEABLE_TRAFFIC
-    dram = ("dram", min(1.0, factor * rate / _reached(machine.host.processor)))
+    node = first_of_node(machine, device)
+    dram = (on("dram", node), min(1.0, factor * rate / _reached(machine.host.processor)))
     if resource == "disk" or machine.gpu is None:
         taken = min(1.0, rate / machine.disk.cpu_bytes_per_s)
-        return (dram, ("cpu", taken)) if taken else (dram,)
-    vram = ("vram_bw", min(1.0, rate / _reached(machine.gpu.processor)))
+        return (dram, (_cpu(machine, device), taken)) if taken else (dram,)
+    vram = (on("vram_bw", device), min(1.0, rate / _reached(machine.gpu.processor)))
     if pinned:
         return dram, vram
     # The driver's memcpy into the staging buffer keeps one core busy.
-    return dram, vram, ("cpu", 1.0 / machine.host.cores)
+    return dram, vram, (_cpu(machine, device), 1.0 / machine.host.cores)
 
 
 def _reached(processor: Processor) -> float:

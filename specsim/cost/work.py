@@ -21,7 +21,8 @@ WorkKind = Literal["gemm", "attention", "copy"]
 class Work:
     """What a task does. `rows` is that of its matrix products (for the efficiency curve), `calls` how many operations
     `op` it starts, `pinned` whether a copy's RAM side is page-locked. Of the `bytes`, `activations` are rows that go
-    in and out, which norms, gates and the like pass through as well. `sequences` are those that attend."""
+    in and out, which norms, gates and the like pass through as well. `sequences` are those that attend. A transfer
+    that is `far` leads from node to node."""
 
     kind: WorkKind
     flops: float = 0.0
@@ -34,6 +35,7 @@ class Work:
     activations: float = 0.0
     sequences: float = 0.0
     packed: bool = False
+    far: bool = False
 
 
 def distinct_experts(ffn: FeedForward, tokens: float) -> float:
@@ -137,6 +139,19 @@ def repeat(work: Work, times: float) -> Work:
 
 def copy(byte_count: float, *, pinned: bool = True) -> Work:
     return Work("copy", 0.0, byte_count, pinned=pinned)
+
+
+def send(byte_count: float, *, far: bool) -> Work:
+    """One transfer from device to device."""
+    return Work("copy", 0.0, byte_count, far=far)
+
+
+def all_reduce(byte_count: float, devices: int) -> Work:
+    """The sum over `devices` of one, known to all: every link carries 2 (n - 1) / n of it in 2 (n - 1) transfers.
+
+    The ring of Patarasuk and Yuan, Bandwidth optimal all-reduce algorithms, JPDC 2009.
+    """
+    return Work("copy", 0.0, 2 * (devices - 1) / devices * byte_count, calls=2.0 * (devices - 1))
 
 
 def hidden_bytes(model: Model, tokens: float) -> float:

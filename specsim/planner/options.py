@@ -23,6 +23,7 @@ from specsim.schedule.drafting import lower_draft, micro_batches
 from specsim.schedule.graph import Builder, Graph
 from specsim.schedule.passes import PassPlan, lower_pass, on_main
 from specsim.simulator import engine, pricing
+from specsim.stages import Layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,7 @@ class PassOption:
     micro_batches: int
     part_bytes: int
     routed: bool
+    tensor: int = 1
 
 
 def pass_loads(
@@ -156,7 +158,15 @@ def pass_loads(
         if option.phase == "prefill":
             layers = on_main(layers, machine.main)
         plan = PassPlan(
-            model, layers, machine.main, option.phase, 0, option.micro_batches, option.part_bytes, option.routed
+            model,
+            layers,
+            machine.main,
+            option.phase,
+            0,
+            option.micro_batches,
+            option.part_bytes,
+            option.routed,
+            Layout((range(len(layers)),), option.tensor),
         )
         # Batches of one pass overlap, so the chain is that of one of them; the pools serve them all.
         alone, *rest = (_lower(plan, shape, "AB"[:n], machine) for n in sorted({1, option.batches}))

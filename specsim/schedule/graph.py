@@ -3,7 +3,7 @@
 A task waits in the FIFO queue of its stream and for its dependencies, which always come earlier in the graph. Names
 are the contract between prediction and measurement: `PHASE.ROUND/BATCH/SITE/OP[.PART][#MICRO]`, for example
 `verify.0/A/L07/ffn.3` or `draft.0/B/S02/forward#1`. Phases: prefill, transition, draft, verify. Sites: `L07` a layer,
-`S02` a draft step, `embed`, `head`, `draft`.
+`S02` a draft step, `embed`, `head`, `draft`. The stream says on which device a task runs.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import msgspec
 
 from specsim.cost import work as cost
 from specsim.cost.work import Work
+from specsim.devices import on
 
 TASK_NAME: Final = re.compile(
     r"(?P<phase>prefill|transition|draft|verify)\.(?P<round>\d+)/(?P<batch>[A-Z]+)/(?P<site>[A-Za-z]+\d*)"
@@ -66,10 +67,12 @@ class Task(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """Tasks in submission order, and the indices of the tasks that end each round."""
+    """Tasks in submission order, and the indices of the tasks that end each round. Each stands for `tensor` devices
+    that do the same."""
 
     tasks: tuple[Task, ...]
     round_ends: tuple[tuple[int, ...], ...] = ()
+    tensor: int = 1
 
 
 class Ring:
@@ -94,20 +97,34 @@ class Ring:
         self._slots.rotate(-1)
 
 
+class Rings:
+    """Those of one device: `ring` for weights, `disk_ring` in RAM for those that come from disk, two buffers for
+    visiting KV of the target."""
+
+    def __init__(self, device: int, ring_slots: int) -> None:
+        self.ring = Ring(on("ring", device), ring_slots)
+        self.disk_ring = Ring(on("disk_ring", device), ring_slots)
+        self.kv_ring = Ring(on("kv_ring", device), 2)
+        self.kv_written: tuple[int, ...] = ()  # the last cache that went back; those before it went on the same stream
+
+
 class Builder:
     """Collects tasks in submission order. The rings live on across layers, passes and rounds, so that loads run
-    ahead over every such boundary and no buffer is used twice: `ring` for weights, `disk_ring` in RAM for those
-    that come from disk, two buffers for visiting KV of the target and up to two for that of the draft."""
+    ahead over every such boundary and no buffer is used twice; the draft's KV has up to two of its own."""
 
-    def __init__(self, ring_slots: int, draft_slots: int = 2) -> None:
+    def __init__(self, ring_slots: int, draft_slots: int = 2, tensor: int = 1) -> None:
         self.tasks: list[Task] = []
         self.round_ends: list[tuple[int, ...]] = []
-        self.ring = Ring("ring", ring_slots)
-        self.disk_ring = Ring("disk_ring", ring_slots)
-        self.kv_ring = Ring("kv_ring", 2)
-        self.kv_written: tuple[int, ...] = ()  # the last cache that went back; those before it went on the same stream
         self.draft_ring = Ring("draft_ring", draft_slots)
+        self._ring_slots, self._tensor = ring_slots, tensor
+        self._rings: dict[int, Rings] = {}
         self._copies: dict[tuple[float, bool], tuple[Work, ...]] = {}
+
+    def rings(self, device: int = 0) -> Rings:
+        """The rings of a device."""
+        if device not in self._rings:
+            self._rings[device] = Rings(device, self._ring_slots)
+        return self._rings[device]
 
     def copy(self, byte_count: float, *, pinned: bool = True) -> tuple[Work, ...]:
         """The work of a copy; equal copies share one value, so that they are priced once."""
@@ -129,4 +146,4 @@ class Builder:
         return len(self.tasks) - 1
 
     def graph(self) -> Graph:
-        return Graph(tuple(self.tasks), tuple(self.round_ends))
+        return Graph(tuple(self.tasks), tuple(self.round_ends), self._tensor)

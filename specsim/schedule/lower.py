@@ -19,6 +19,7 @@ from specsim.schedule.graph import Builder, Graph
 from specsim.schedule.passes import Deps, PassPlan, lower_pass, on_main
 from specsim.schedule.round import RoundLowering, RoundShape, RoundState
 from specsim.schedule.strategies import interleaved, merged, serial
+from specsim.stages import layout, one_share
 
 STRATEGIES: Final[dict[str, Callable[[RoundLowering, RoundState], None]]] = {
     "serial": serial.lower_round,
@@ -33,7 +34,8 @@ NEXT_WAVE: Final = 2
 def builder(decision: Decision) -> Builder:
     """An empty graph with the rings that the policy has memory for."""
     policy = decision.policy
-    return Builder(policy.ring_slots, draft_slots(policy, policy.draft) if policy.draft is not None else 0)
+    slots = draft_slots(policy, policy.draft) if policy.draft is not None else 0
+    return Builder(policy.ring_slots, slots, policy.tensor)
 
 
 def append_round(
@@ -57,16 +59,22 @@ def append_prefill(
     the tasks that end it. The ends of the sweeps and of the transition become two entries of `b.round_ends`.
 
     A sweep takes `prefill_batch` prompts, so its weights are streamed once for all of them. Sweeps are numbered from
-    `first`, and the transition has the number of the first; the first sweep waits for `after`, its loads do not.
+    `first`, and the transition has the number of the first; the first sweep waits for `after`, its loads do not. Sweeps
+    follow one another, over several stages closely.
     """
     policy, machine = decision.policy, case.machine
-    layers = on_main(decision.layers, machine.main)
+    layers, place, model = on_main(decision.layers, machine.main), layout(case, policy), one_share(case, policy)
     ends = after
+    swept: Deps = ()
     for number, start in enumerate(range(0, len(lengths), policy.prefill_batch), first):
         shape = prefill_shape(lengths[start : start + policy.prefill_batch], case.target.sliding_window)
         micro_batches = policy.prefill_micro_batches
-        plan = PassPlan(case.target, layers, machine.main, "prefill", number, micro_batches, policy.part_bytes)
-        ends = lower_pass(b, plan, {"A": shape}, {"A": ends})["A"]
+        plan = PassPlan(model, layers, machine.main, "prefill", number, micro_batches, policy.part_bytes, layout=place)
+        done = lower_pass(b, plan, {"A": shape}, {"A": ends})["A"]
+        swept += done
+        if policy.stages == 1:  # else a sweep need not have come home before the next one sets out
+            ends, swept = done, done
+    ends = swept or after
     b.round_ends.append(ends)
     ends = _append_transition(b, case, policy.gamma, policy.draft, lengths, ends, first)
     b.round_ends.append(ends)

@@ -11,6 +11,7 @@ from specsim.decision import Decision, LayerPlacement
 from specsim.schedule.drafting import lower_draft
 from specsim.schedule.graph import Builder
 from specsim.schedule.passes import Deps, PassPlan, lower_pass
+from specsim.stages import layout, one_share
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class RoundState:
     @classmethod
     def after(cls, ends: Deps, decision: Decision) -> RoundState:
         """Before the first round that follows a prefill, which the tasks `ends` end."""
-        return cls(dict.fromkeys("AB"[: decision.policy.batches], ends), {})
+        return cls(dict.fromkeys(decision.policy.letters, ends), {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class RoundLowering:
         after: Mapping[str, Deps] = {batch: state.proposed.get(batch, ()) for batch in batches}
         policy = self.decision.policy
         plan = PassPlan(
-            self.case.target,
+            one_share(self.case, policy),
             self.layers(),
             self.case.machine.main,
             "verify",
@@ -81,6 +82,7 @@ class RoundLowering:
             policy.verify_micro_batches,
             policy.part_bytes,
             policy.expert_fetch == "routed",
+            layout(self.case, policy),
         )
         state.verified |= lower_pass(self.b, plan, shapes, after)
 

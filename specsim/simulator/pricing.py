@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from specsim.cost import timing
+from specsim.devices import bare
 from specsim.hardware import Machine
 from specsim.schedule.graph import Graph
 from specsim.simulator import engine
+from specsim.stages import among
 from specsim.timeline.timeline import Span, Timeline
 
 
 def price(graph: Graph, machine: Machine) -> tuple[list[float], list[timing.Demand]]:
     """Seconds of each task when alone, and its demand on shared pools. Equal works are priced once."""
+    machine = among(machine, graph.tensor)
     known: dict[tuple[str, int], tuple[float, timing.Demand]] = {}
     seconds, demands = [], []
     for task in graph.tasks:
@@ -37,7 +40,7 @@ def run(graph: Graph, machine: Machine, in_turn: Collection[str] | None = None) 
 
 def workers(in_turn: Collection[str], streams: Iterable[str]) -> dict[str, str]:
     """What the event engine is told of streams that take turns: whose they are, and so that the target's go first."""
-    return {stream: of for stream in dict.fromkeys(streams) if (of := timing.resource(stream)) in in_turn}
+    return {stream: of for stream in dict.fromkeys(streams) if bare(of := timing.resource(stream)) in in_turn}
 
 
 def simulate(graph: Graph, machine: Machine, in_turn: Collection[str] | None = None) -> Timeline:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from specsim import machines
-from specsim.devices import device_of, first_of_node, on, way
+from specsim.devices import device_of, on
 from specsim.errors import InputError
 from specsim.partition import layer_units, shard, stage_layers
 from specsim.question import model
@@ -52,16 +50,6 @@ def test_devices_that_do_not_fill_their_nodes_are_refused() -> None:
     written["facts"]["node_devices"][0] = 3
     with pytest.raises(InputError, match="8 devices cannot be in nodes of 3"):
         machines.from_dict(written)
-
-
-def test_neighbours_in_a_node_talk_over_the_peer_link_and_others_over_the_network() -> None:
-    machine = machines.assemble(gpu="mi250", devices=8, peer=50e9)
-    assert machine.peer is not None
-    slow = replace(machine.peer, bytes_per_s=1e9)
-    machine = replace(machine, node_devices=4, network=slow)
-    assert way(machine, 2, 3) == machine.peer
-    assert way(machine, 3, 4) == slow
-    assert first_of_node(machine, 6) == 4
 
 
 def test_device_0_has_the_streams_of_a_machine_with_one_device() -> None:

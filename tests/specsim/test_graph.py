@@ -54,6 +54,6 @@ def test_a_ring_fills_its_slots_in_turn() -> None:
 def test_a_task_says_which_slot_it_fills() -> None:
     b = Builder(ring_slots=2)
     options: dict[str, Any] = {"stream": "h2d", "kind": "load", "work": ()}
-    b.add("verify.0/A/L00/load_attention", slot=b.ring.slot, **options)
+    b.add("verify.0/A/L00/load_attention", slot=b.rings().ring.slot, **options)
     b.add("verify.0/A/L00/attention", **options)
     assert [task.slot for task in b.graph().tasks] == [("ring", 0), None]

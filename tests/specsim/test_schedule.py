@@ -15,7 +15,7 @@ import pytest
 from specsim.case import Case
 from specsim.cost import work as cost
 from specsim.cost.shapes import decode_shape, prefill_shape
-from specsim.decision import BATCHES, SLOTS, Decision, DraftPolicy, Tail
+from specsim.decision import BATCHES, Decision, DraftPolicy, Tail, slots
 from specsim.model import Model
 from specsim.partition import PART_BYTES, layer_units
 from specsim.schedule.graph import TASK_NAME, Graph, Ring, Task
@@ -85,7 +85,7 @@ def test_a_round_moves_every_streamed_unit_once_per_pass(strategy: str, bare: bo
         graph = rounds(case, decision, rows=decision.policy.in_flight)
         for stream, size in streamed.items():
             tasks = [t for t in graph.tasks if t.stream == stream and t.kind in ("load", "read")]
-            assert traffic(tasks) == SLOTS[strategy] * size
+            assert traffic(tasks) == slots(strategy, decision.policy) * size
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -2,6 +2,9 @@
 
 The way of SpecOffload (arXiv 2505.10259). It streams the target once per slot, so twice per round: it pays where
 verifying grows with the batch or drafting takes about as long as verifying.
+
+Over the stages of a pipeline more batches are in flight, in turn: while one is drafted for, each of the others is in a
+stage of its own (the micro-batches of GPipe, arXiv 1811.06965).
 """
 
 from __future__ import annotations
@@ -10,9 +13,13 @@ from specsim.schedule.round import RoundLowering, RoundState
 
 
 def lower_round(low: RoundLowering, state: RoundState) -> None:
-    if "A" not in state.proposed:  # the very first slot has nothing to overlap A's drafting with
-        low.draft("A", state)
-    low.draft("B", state)
-    low.verify("A", state)
-    low.draft("A", state, low.number + 1)
-    low.verify("B", state)
+    letters = low.decision.policy.letters
+    others, last = letters[:-1], letters[-1]
+    for batch in others:
+        if batch not in state.proposed:  # the very first slots have nothing to overlap drafting with
+            low.draft(batch, state)
+    low.draft(last, state)
+    for batch in others:
+        low.verify(batch, state)
+        low.draft(batch, state, low.number + 1)
+    low.verify(last, state)
