@@ -96,6 +96,11 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.batch * self.batches
 
     @property
+    def devices(self) -> int:
+        """Devices that are used."""
+        return self.stages * self.tensor
+
+    @property
     def letters(self) -> str:
         """What the batches in flight are called."""
         return LETTERS[: self.batches]

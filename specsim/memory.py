@@ -1,8 +1,9 @@
 """Peak bytes of every memory in every phase, item by item, by liveness.
 
 Phases: `prefill` (the target's sweep), `transition` (the draft's weights and prefill), `decode`. A memory's peak in
-a phase is the sum of what lives at once then. The sizes of workspaces are a contract: the executor computes FFNs in
-chunks of `CHUNK_TOKENS` and logits in chunks of `LOGITS_ROWS`, so that they do not grow with the batch.
+a phase is the sum of what lives at once then. Of several devices the fullest counts, or, of a memory that the devices
+of a node share, all that these have in it. The sizes of workspaces are a contract: the executor computes FFNs in chunks
+of `CHUNK_TOKENS` and logits in chunks of `LOGITS_ROWS`, so that they do not grow with the batch.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Final
 from specsim.case import Case
 from specsim.cost import work as cost
 from specsim.decision import MEMORY_OF, Decision, DraftPolicy, LayerPlacement, Policy, homes_of
+from specsim.devices import first_of_node
 from specsim.model import Model
 from specsim.partition import (
     PART_BYTES,
@@ -24,6 +26,7 @@ from specsim.partition import (
     layer_units,
     whole_bytes,
 )
+from specsim.stages import Stage, stages
 from specsim.workload import Workload, prompt_lengths
 
 PHASES: Final = ("prefill", "transition", "decode")
@@ -121,8 +124,9 @@ def ring_bytes(case: Case, policy: Policy) -> float:
     return float(policy.ring_slots * largest_slot_bytes(case.target, policy.part_bytes))
 
 
-def fixed_items(case: Case, policy: Policy) -> Peaks:
-    """All that does not depend on where the target's units and caches are placed, and not on the draft."""
+def fixed_items(case: Case, policy: Policy, *, first: bool = True) -> Peaks:
+    """All that does not depend on where the target's units and caches are placed, and not on the draft. The `first`
+    device has the head and the embedding."""
     target, workload = case.target, case.workload
     fast = case.machine.fast
     ring = ring_bytes(case, policy)
@@ -131,12 +135,15 @@ def fixed_items(case: Case, policy: Policy) -> Peaks:
     joining = join_tokens(workload) if policy.refill else 0.0
     peaks: Peaks = {phase: {memory: {} for memory in case.machine.budgets()} for phase in PHASES}
     for phase in PHASES:
-        peaks[phase][fast]["head"] = float(head_bytes(target))
+        if first:
+            peaks[phase][fast]["head"] = float(head_bytes(target))
         peaks[phase][fast]["ring"] = ring
-        if not (target.tied and fast == "ram"):
+        if first and not (target.tied and fast == "ram"):
             peaks[phase]["ram"]["embedding"] = float(embedding_bytes(target))
+    swept = policy.prefill_batch if first else 0
+    sweeps = min(2, policy.stages)  # one arrives while another is computed
     peaks["prefill"][fast] |= workspaces(
-        target, wave, policy.prefill_micro_batches, policy.prefill_batch, part_bytes=policy.part_bytes
+        target, wave, policy.prefill_micro_batches, swept, batches=sweeps, part_bytes=policy.part_bytes
     )
     gathered = (longest[0] + workload.output_tokens + policy.gamma) * target.kv_heads * target.head_dim
     if fast == "ram" and gathered > GATHERED_ELEMENTS:
@@ -144,7 +151,12 @@ def fixed_items(case: Case, policy: Policy) -> Peaks:
             peaks[phase]["ram"]["gathered cache"] = float(GATHERED_BYTES * gathered)
     tokens = policy.batch * (policy.gamma + 1) + joining
     peaks["decode"][fast] |= workspaces(
-        target, tokens, policy.verify_micro_batches, tokens, batches=policy.batches, part_bytes=policy.part_bytes
+        target,
+        tokens,
+        policy.verify_micro_batches,
+        tokens if first else 0,
+        batches=policy.batches,
+        part_bytes=policy.part_bytes,
     )
     return peaks
 
@@ -214,8 +226,36 @@ def placed_items(case: Case, policy: Policy, layers: tuple[LayerPlacement, ...])
 def peak_items(case: Case, decision: Decision) -> Peaks:
     """Every item of every memory in every phase."""
     policy = decision.policy
-    parts = [fixed_items(case, policy), placed_items(case, policy, decision.layers)]
-    if policy.draft is not None:
+    held = {stage.device: stage_items(stage, decision) for stage in stages(case, policy)}
+    if policy.stages == policy.tensor == 1:
+        return held[0]
+    nodes: dict[int, list[Peaks]] = {}
+    for device, items in held.items():
+        nodes.setdefault(first_of_node(case.machine, device), []).extend([items] * policy.tensor)
+    together = []
+    for members in nodes.values():
+        peaks = merge(*members)
+        for phase in PHASES:
+            peaks[phase]["ram"]["other processes"] = (len(members) - 1) * case.machine.host.process_bytes
+        together.append(peaks)
+    shared = ("ram", "disk") if case.machine.gpu is not None else ("disk",)
+    return {
+        phase: {
+            memory: max(
+                (peaks[phase][memory] for peaks in (together if memory in shared else held.values())),
+                key=lambda items: sum(items.values()),
+            )
+            for memory in case.machine.budgets()
+        }
+        for phase in PHASES
+    }
+
+
+def stage_items(stage: Stage, decision: Decision) -> Peaks:
+    """Likewise, of one device."""
+    case, policy = stage.case, decision.policy
+    parts = [fixed_items(case, policy, first=stage.first), placed_items(case, policy, stage.placed(decision.layers))]
+    if policy.draft is not None and stage.first:
         parts.append(draft_items(case, policy, policy.draft))
     return merge(*parts)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from specsim.case import Case
-from specsim.decision import Policy
+from specsim.decision import LayerPlacement, Policy
 from specsim.devices import first_of_node
 from specsim.hardware import Machine
 from specsim.model import Model
@@ -31,12 +31,20 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What one device has of a case: its `layers`, as the target of a `case` on a machine of its own, whose RAM and
-    disk are its share where it has neighbours. Only the `first` stage has the embedding, the head and the draft."""
+    """What one device has of a case: its `layers`, as the target of a `case` on a machine of its own, whose RAM is its
+    share where GPUs share one host. Only the `first` stage has the embedding, the head and the draft."""
 
     layers: range
-    first: bool
+    device: int
     case: Case
+
+    @property
+    def first(self) -> bool:
+        return self.device == 0
+
+    def placed(self, layers: tuple[LayerPlacement, ...]) -> tuple[LayerPlacement, ...]:
+        """Of the placement of all layers, that of its own."""
+        return layers[self.layers.start : self.layers.stop]
 
 
 def layout(case: Case, policy: Policy) -> Layout:
@@ -52,27 +60,28 @@ def one_share(case: Case, policy: Policy) -> Model:
     return shard(case.target, range(case.target.layers), policy.tensor)
 
 
-def stages(case: Case, policy: Policy) -> tuple[Stage, ...]:
-    """Every stage of a case; of one device, the case itself."""
+def stages(case: Case, policy: Policy, *, busy: bool = False) -> tuple[Stage, ...]:
+    """Every stage of a case; of one device, the case itself. `busy`: each at the rates that it has when all are."""
     if policy.stages == policy.tensor == 1:
-        return (Stage(range(case.target.layers), True, case),)
-    machine = alone(case.machine, policy.stages * policy.tensor)
+        return (Stage(range(case.target.layers), 0, case),)
+    machine = alone(case.machine, policy.stages * policy.tensor, busy=busy)
     found = []
     for number, layers in enumerate(stage_layers(case.target, policy.stages)):
         target = shard(case.target, layers, policy.tensor)
-        own = replace(case, machine=machine, target=target)
-        found.append(Stage(layers, number == 0, own if number == 0 else replace(own, draft=None)))
+        draft = case.draft if number == 0 else None
+        found.append(Stage(layers, number * policy.tensor, replace(case, machine=machine, target=target, draft=draft)))
     return tuple(found)
 
 
-def alone(machine: Machine, used: int) -> Machine:
-    """One of `used` devices of a machine, when all of them are busy."""
+def alone(machine: Machine, used: int, *, busy: bool = False) -> Machine:
+    """One of `used` devices of a machine, with its share of the RAM and, if `busy`, of the rates."""
     sharing = min(used, machine.node_devices)
     if machine.gpu is not None:
         others = (sharing - 1) * machine.host.process_bytes
         ram = max(0.0, machine.ram_budget_bytes - others) / sharing
         machine = replace(machine, ram_budget_bytes=ram)
-    return replace(among(machine, sharing), devices=1, node_devices=1, node_cores=None)
+    machine = among(machine, sharing) if busy else machine
+    return replace(machine, devices=1, node_devices=1, node_cores=None)
 
 
 def among(machine: Machine, sharing: int) -> Machine:

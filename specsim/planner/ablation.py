@@ -14,7 +14,8 @@ from specsim.case import Case
 from specsim.errors import InputError
 from specsim.planner.candidates import Fixed, check
 from specsim.planner.infeasible import explain_infeasible
-from specsim.planner.search import Found, Progress, Search
+from specsim.planner.layouts import search_all
+from specsim.planner.search import Found, Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,5 +110,5 @@ def has_choice(case: Case, fixed: Fixed) -> bool:
 
 def best_within(case: Case, fixed: Fixed, progress: Progress | None) -> Found | None:
     """The best plan within what is fixed, or None where nothing fits."""
-    found = Search(case, fixed, progress).run().found
+    found = search_all(case, fixed, progress).found
     return found[0] if found else None

@@ -11,8 +11,9 @@ from specsim.case import Case
 from specsim.decision import Decision
 from specsim.planner.candidates import Candidate, Fixed
 from specsim.planner.evaluate import Evaluator
+from specsim.planner.layouts import search_all
 from specsim.planner.replan import ENDS, REPLAN, Carried, carry, replan, together
-from specsim.planner.search import Found, Progress, Search
+from specsim.planner.search import Found, Progress
 
 
 def policy_of(decision: Decision) -> Candidate:
@@ -32,7 +33,7 @@ class Start:
 def start(case: Case, progress: Progress | None = None) -> Start:
     """Search for the plan that others are compared with, and for the best of every other kind."""
     placements, simulations = REPLAN
-    result = Search(case, Fixed(), progress, placements, simulations).run()
+    result = search_all(case, Fixed(), progress, placements, simulations)
     return Start(case, result.found[0] if result.found else None, carry(case, Fixed(), result))
 
 
@@ -64,13 +65,15 @@ def plan_anew(case: Case, kept: Candidate | None = None, *, speculate: bool = Fa
     """The best plan that a search with smaller limits finds, that with the policy `kept` among them, or the best that
     speculates; None where nothing fits."""
     placements, simulations = REPLAN
-    search = Search(case, placements=placements, simulations=simulations, speculate=speculate, survey=False)
-    found = list(search.run().found)
-    if kept is not None and (case.acceptance is not None if kept.policy.gamma else not speculate):
-        placed = search.evaluator.place(kept)
+    result = search_all(case, Fixed(), None, placements, simulations, speculate=speculate, survey=False)
+    found = list(result.found)
+    able = kept is not None and kept.policy.devices <= case.machine.devices
+    if kept is not None and able and (case.acceptance is not None if kept.policy.gamma else not speculate):
+        evaluator = Evaluator(case, Fixed())
+        placed = evaluator.place(kept)
         if placed is not None:
-            decision = search.evaluator.with_tails(placed.decision)
-            found.append(Found(kept, decision, search.evaluator.simulate(decision)))
+            decision = evaluator.with_tails(placed.decision)
+            found.append(Found(kept, decision, evaluator.simulate(decision)))
     return max(found, key=lambda f: f.tokens_per_second, default=None)
 
 

@@ -26,6 +26,7 @@ from specsim.decision import Policy, slots
 from specsim.memory import fixed_items, join_tokens, kv_layer_bytes, totals
 from specsim.partition import PART_BYTES, layer_units
 from specsim.planner.candidates import Candidate
+from specsim.stages import stages
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,56 +66,97 @@ def pass_bound(
     prefill: bool = False,
     held: float = 0.0,
     part_bytes: int = PART_BYTES,
+    first: bool = True,
 ) -> float:
     """Seconds that a pass of `shape` takes at least with `room` bytes of fast memory for weights. `held` bytes of fast
-    memory and RAM together are taken by all that cannot go to disk."""
+    memory and RAM together are taken by all that cannot go to disk. The `first` device has the head."""
     units = _units(case, shape, part_bytes, routed=routed, prefill=prefill)
-    head = timing.seconds(case.machine, case.machine.main, (cost.head(case.target, shape.head_rows),))
+    head = _head_seconds(case, shape) if first else 0.0
     return max(_computing(units, head), _moving(case, units, room), _disk_seconds(case, units, held))
 
 
-def job_bound(case: Case, candidate: Candidate, demand: Demand) -> float:
-    """Seconds that a job takes at least; inf where memory cannot even hold what every placement needs."""
+def stages_bound(case: Case, candidate: Candidate, demand: Demand) -> float:
+    """Seconds that a job over several devices takes at least: those of its slowest stage, and as long as one batch
+    computes in all of them, one after another."""
+    policy = candidate.policy
+    own = {(s.case.target, s.first): s for s in stages(case, policy)}
+    alone = max(job_bound(s.case, candidate, demand, first=s.first) for s in own.values())
+    full = demand.full_rounds * _through_all(case, candidate, float(policy.batch), demand.context)
+    least = demand.rounds * _through_all(case, candidate, 1.0, demand.context)
+    return max(alone, full, least)
+
+
+def _through_all(case: Case, candidate: Candidate, rows: float, context: float) -> float:
+    """A batch of `rows` on its way through all stages."""
+    policy = candidate.policy
+    shape = decode_shape(rows, policy.gamma + 1, context, case.target.sliding_window)
+    seconds = 0.0
+    for stage in stages(case, policy):
+        units = _units(stage.case, shape, policy.part_bytes, routed=False, prefill=False)
+        seconds += _computing(units, _head_seconds(stage.case, shape) if stage.first else 0.0)
+    return seconds
+
+
+def _head_seconds(case: Case, shape: PassShape) -> float:
+    return timing.seconds(case.machine, case.machine.main, (cost.head(case.target, shape.head_rows),))
+
+
+def job_bound(case: Case, candidate: Candidate, demand: Demand, *, first: bool = True) -> float:
+    """Seconds that a job takes at least; inf where memory cannot even hold what every placement needs. The `first`
+    device of several has the head."""
     policy, machine = candidate.policy, case.machine
-    fixed = totals(fixed_items(case, policy))["decode"]
+    fixed = totals(fixed_items(case, policy, first=first))["decode"]
     caches = case.target.layers * kv_layer_bytes(case, policy)
     free = machine.budgets()[machine.fast] - fixed[machine.fast] - (caches if machine.gpu is None else 0.0)
     held = sum(size for memory, size in fixed.items() if memory != "disk") + caches
-    first = prefill_shape(demand.prompts, case.target.sliding_window)
+    prompts = prefill_shape(demand.prompts, case.target.sliding_window)
     best = math.inf
     for processor, weights in _drafts(case, candidate):
         draft = float(case.draft.weight_bytes) if processor is not None and case.draft is not None else 0.0
         room, kept = free - weights, held + draft
         if room < 0 or kept > sum(size for memory, size in machine.budgets().items() if memory != "disk"):
             continue
-        decode = _decode_bound(case, candidate, processor, demand, room, kept)
-        sweep = pass_bound(case, first, room + weights, prefill=True, held=held, part_bytes=policy.part_bytes)
+        decode = _decode_bound(case, candidate, processor, demand, room, kept, first)
+        sweep = pass_bound(
+            case, prompts, room + weights, prefill=True, held=held, part_bytes=policy.part_bytes, first=first
+        )
         best = min(best, decode + sweep)
     return best
 
 
 def _decode_bound(
-    case: Case, candidate: Candidate, processor: str | None, demand: Demand, room: float, held: float
+    case: Case, candidate: Candidate, processor: str | None, demand: Demand, room: float, held: float, first: bool
 ) -> float:
     policy = candidate.policy
-    full = demand.full_rounds * _round_bound(case, candidate, processor, policy.in_flight, demand.context, room, held)
+
+    def round_bound(rows: float) -> float:
+        return _round_bound(case, candidate, processor, rows, demand.context, room, held, first)
+
+    full = demand.full_rounds * round_bound(policy.in_flight)
     least = joining = 0.0
     if demand.rounds:
-        least = demand.rounds * _round_bound(case, candidate, processor, 1.0, demand.context, room, held)
+        least = demand.rounds * round_bound(1.0)
     if demand.joining:
         most = join_tokens(case.workload)
         shape = PassShape(0.0, most, 0.0, 0.0, 0.0)
-        joining = demand.joining / most * _verify_bound(case, policy, shape, room, held)
+        joining = demand.joining / most * _verify_bound(case, policy, shape, room, held, first)
     return max(full, least, joining)
 
 
 def _round_bound(
-    case: Case, candidate: Candidate, processor: str | None, rows: float, context: float, room: float, held: float
+    case: Case,
+    candidate: Candidate,
+    processor: str | None,
+    rows: float,
+    context: float,
+    room: float,
+    held: float,
+    first: bool,
 ) -> float:
     """A round with `rows` sequences, the draft on `processor`."""
     policy, passes = candidate.policy, slots(candidate.strategy, candidate.policy)
     shape = decode_shape(rows / passes, policy.gamma + 1, context, case.target.sliding_window)
-    verify = passes * _verify_bound(case, policy, shape, room, held)
+    verify = passes * _verify_bound(case, policy, shape, room, held, first)
     if processor is None or case.draft is None:
         return verify
     step = decode_shape(rows / policy.batches, 1, context, case.draft.sliding_window)
@@ -123,9 +165,9 @@ def _round_bound(
     return max(verify, drafting) if candidate.strategy == "interleaved" else verify + drafting
 
 
-def _verify_bound(case: Case, policy: Policy, shape: PassShape, room: float, held: float) -> float:
+def _verify_bound(case: Case, policy: Policy, shape: PassShape, room: float, held: float, first: bool) -> float:
     routed = policy.expert_fetch == "routed"
-    return pass_bound(case, shape, room, routed=routed, held=held, part_bytes=policy.part_bytes)
+    return pass_bound(case, shape, room, routed=routed, held=held, part_bytes=policy.part_bytes, first=first)
 
 
 def _drafts(case: Case, candidate: Candidate) -> list[tuple[str | None, float]]:

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from specsim.case import Case
 from specsim.cost.work import distinct_experts, kv_bytes
-from specsim.decision import BATCHES, Policy, StrategyName
+from specsim.decision import BATCHES, LETTERS, Policy, StrategyName
 from specsim.errors import InputError, UnknownNameError
 from specsim.memory import CHUNK_TOKENS, kv_positions, workspaces
 from specsim.partition import PART_BYTES
 from specsim.schedule.lower import STRATEGIES
+from specsim.stages import stages
 from specsim.units import KiB, MiB
 from specsim.workload import prompt_lengths
 
@@ -59,7 +60,8 @@ class Candidate:
             f"{self.strategy}, gamma {self.policy.gamma}" if self.policy.gamma else f"{self.strategy}, no speculation"
         )
         fetch = ", experts on demand" if self.policy.expert_fetch == "routed" else ""
-        return f"{kind}, {self.policy.batches} x {self.policy.batch}{fetch}"
+        split = f", {self.policy.stages} stages of {self.policy.tensor}" if self.policy.devices > 1 else ""
+        return f"{kind}, {self.policy.batches} x {self.policy.batch}{fetch}{split}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,9 @@ class Fixed:
     placement: str | None = None  # layers: each layer's weights in one memory
     draft_kv: str | None = None  # vram, ram, none
     draft_batch: int | None = None
+    stages: int | None = None
+    tensor: int | None = None
+    batches: int | None = None  # in flight over the stages of a pipeline
 
     def __post_init__(self) -> None:
         _one_of("strategy", self.strategy, tuple(STRATEGIES))
@@ -88,7 +93,8 @@ class Fixed:
         _one_of("ffn", self.ffn, ("gpu", "cpu"))
         _one_of("placement", self.placement, ("layers",))
         _one_of("draft_kv", self.draft_kv, ("vram", "ram", "none"))
-        for name, least in (("gamma", 0), ("batch", 1), ("ring_slots", 0), ("prefill_batch", 1), ("draft_batch", 1)):
+        least_of = {"gamma": 0, "batch": 1, "ring_slots": 0, "prefill_batch": 1, "draft_batch": 1}
+        for name, least in (least_of | {"stages": 1, "tensor": 1, "batches": 2}).items():
             number = getattr(self, name)
             if number is not None and (not isinstance(number, int) or number < least):
                 hint = f"give a whole number from {least}"
@@ -104,6 +110,12 @@ def check(case: Case, fixed: Fixed) -> None:
     """Raise InputError for what is fixed to something that the case does not have."""
     if fixed.gamma and case.acceptance is None:
         raise InputError(f"gamma {fixed.gamma} needs a draft", where="--fix gamma", hint="name a --draft")
+    used = (fixed.stages or 1) * (fixed.tensor or 1)
+    if used > case.machine.devices:
+        what = f"stages x tensor is {used}"
+        raise InputError(what, where="--fix", hint=f"{case.machine.name} has {case.machine.devices} devices")
+    if fixed.batches is not None and case.machine.devices == 1:
+        raise InputError("batches are fixed for one device", where="--fix batches", hint="a strategy says how many")
     if case.machine.gpu is None:
         for name, needs in ON_GPU.items():
             if getattr(fixed, name) in needs:
@@ -118,17 +130,32 @@ def candidates(case: Case, fixed: Fixed) -> Iterator[Candidate]:
     gammas = (0, *GAMMAS) if case.acceptance is not None and case.workload.output_tokens > 1 else (0,)
     strategies = tuple(STRATEGIES) if fixed.strategy is None else (fixed.strategy,)
     if fixed.batch is not None:
-        strategies = tuple(s for s in strategies if fixed.batch * BATCHES[s] < requests + BATCHES[s])
+        strategies = tuple(
+            s for s in strategies if fixed.batch * most_batches(s, fixed) < requests + most_batches(s, fixed)
+        )
         if not strategies:
             what = f"a batch of {fixed.batch} is more than the {requests} requests fill"
             raise InputError(what, where="--fix batch", hint="make it smaller, or ask for more --requests")
     for strategy in strategies:
-        batches = BATCHES[strategy]
+        batches = most_batches(strategy, fixed)
         sizes = batch_sizes(requests, batches)
         for batch in sizes if fixed.batch is None else (fixed.batch,):
             for gamma in gammas if fixed.gamma is None else (fixed.gamma,):
                 for routed in _fetches(case, batch * (1 if strategy == "interleaved" else batches), gamma, fixed):
                     yield make(case, strategy, gamma, batch, RING_SLOTS[0], routed, fixed)  # type: ignore[arg-type]
+
+
+def like(fixed: Fixed, c: Candidate) -> Fixed:
+    """What is fixed, and that it is on as many devices as a candidate."""
+    return replace(fixed, stages=c.policy.stages, tensor=c.policy.tensor)
+
+
+def most_batches(strategy: str, fixed: Fixed) -> int:
+    """Batches in flight: over several stages one for each, and one that is drafted for meanwhile."""
+    stages = fixed.stages or 1
+    if strategy != "interleaved" or stages == 1:
+        return BATCHES[strategy]
+    return min(fixed.batches or stages + 1, len(LETTERS))
 
 
 def batch_sizes(requests: int, batches: int) -> tuple[int, ...]:
@@ -160,7 +187,11 @@ def make(
     cuts: int = 1,
 ) -> Candidate:
     """The candidate with these numbers; the others follow from them."""
-    batches, workload = BATCHES[strategy], case.workload
+    batches, workload = most_batches(strategy, fixed), case.workload
+    split = Policy(gamma, batch, batches, 1, 0, stages=fixed.stages or 1, tensor=fixed.tensor or 1)
+    if split.stages > 1 and gamma == 0 and fixed.batches is None:
+        batches = max(BATCHES[strategy], batches - 1)  # none is drafted for
+    case = stages(case, split)[0].case
     in_flight = batch * batches
     prefill_batch = min(fixed.prefill_batch or math.ceil(_prefill_batch(case, in_flight) / cuts), in_flight)
     prompts = float(prompt_lengths(workload)[:prefill_batch].sum())
@@ -180,6 +211,8 @@ def make(
         prefill_micro_batches=max(1, min(math.ceil(prompts / PREFILL_TOKENS), prefill_batch)),
         expert_fetch=fetch,  # type: ignore[arg-type]
         refill=refill,
+        stages=split.stages,
+        tensor=split.tensor,
     )
     return Candidate(strategy, policy, cuts)
 

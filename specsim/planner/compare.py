@@ -17,8 +17,9 @@ from specsim.errors import InfeasibleError
 from specsim.memory import peak_items, totals
 from specsim.planner.candidates import Fixed
 from specsim.planner.infeasible import explain_infeasible
+from specsim.planner.layouts import search_all
 from specsim.planner.predict import round_timeline
-from specsim.planner.search import Found, Progress, Search
+from specsim.planner.search import Found, Progress
 from specsim.systems.outcome import Outcome, decoding, run
 from specsim.systems.table import SYSTEMS
 from specsim.timeline import Timeline, resource, utilisation, waiting_on
@@ -59,7 +60,7 @@ class Comparison:
 
 def compare_all(case: Case, progress: Progress | None = None) -> Comparison:
     """Our best plans of every kind and every published system. Raises InfeasibleError where not even ours fits."""
-    found = Search(case, progress=progress).run().found
+    found = search_all(case, Fixed(), progress).found
     if not found:
         raise explain_infeasible(case, Fixed())
     kinds: dict[tuple[str, bool], Found] = {}

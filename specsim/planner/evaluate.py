@@ -5,7 +5,7 @@ One `Evaluator` serves one search: it keeps the loads that candidates share.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -27,7 +27,7 @@ from specsim.decision import (
     slots,
 )
 from specsim.memory import join_tokens
-from specsim.planner.bound import Demand, job_bound
+from specsim.planner.bound import Demand, job_bound, stages_bound
 from specsim.planner.candidates import Candidate, Fixed
 from specsim.planner.drafts import undominated
 from specsim.planner.options import (
@@ -42,6 +42,7 @@ from specsim.planner.options import (
     pass_loads,
     weight_homes,
 )
+from specsim.planner.pipeline import together
 from specsim.planner.placement import place
 from specsim.planner.problem import DraftChoice, Placed, PlacementProblem
 from specsim.planner.tails import tail_layers
@@ -49,6 +50,7 @@ from specsim.schedule.lower import lower_transition
 from specsim.schedule.round import RoundShape
 from specsim.simulator.job import JobResult, RoundPricer, simulate_job
 from specsim.simulator.progress import rounds_needed
+from specsim.stages import stages
 from specsim.workload import prompt_lengths
 
 #: grid of round shapes while searching; the chosen plan is simulated on the fine one
@@ -80,9 +82,12 @@ class Evaluator:
     case: Case
     fixed: Fixed = field(default_factory=Fixed)
     sift: bool = False  # place quickly, see `placement.place`
+    first: bool = True  # of several devices, the one with the head
+    tensor: int = 1  # devices that share every layer of the case
     _loads: dict[Any, PassLoads] = field(default_factory=dict)
     _draft_loads: dict[Any, Loads] = field(default_factory=dict)
     _transition_loads: dict[Any, Loads] = field(default_factory=dict)
+    _devices: dict[Any, Evaluator] = field(default_factory=dict)
 
     @cached_property
     def lengths(self) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -135,6 +140,8 @@ class Evaluator:
 
     def bound_seconds(self, candidate: Candidate) -> float:
         """Seconds that the job takes at least, whatever the placement and the draft's home."""
+        if candidate.policy.devices > 1:
+            return stages_bound(self.case, candidate, self.demand(candidate.policy))
         return job_bound(self.case, candidate, self.demand(candidate.policy))
 
     def demand(self, policy: Policy) -> Demand:
@@ -161,8 +168,8 @@ class Evaluator:
             policy,
             self.attention(policy),
             self.parts(policy),
-            self.verify_loads(candidate.strategy, policy, policy.batch, joining),
-            self.prefill_loads(policy),
+            self._here(self.verify_loads(candidate.strategy, policy, policy.batch, joining)),
+            self._here(self.prefill_loads(policy)),
             tuple(self._draft_choices(policy)) if policy.gamma and self.case.draft is not None else (),
             slots(candidate.strategy, policy),
             weights.sweeps,
@@ -170,10 +177,13 @@ class Evaluator:
             weights.prefills,
             THRIFT,
             whole_layers=self.fixed.placement == "layers",
+            first=self.first,
         )
 
     def place(self, candidate: Candidate) -> Placed | None:
         """The best placement of a candidate, with its tails still to come."""
+        if candidate.policy.devices > 1 and self.case.machine.devices > 1:
+            return self._over_devices(candidate)
         return place(self.problem(candidate), PLACEMENT_GAP, PLACEMENT_NODES, sift=self.sift)
 
     def with_tails(self, decision: Decision) -> Decision:
@@ -184,6 +194,8 @@ class Evaluator:
         """
         policy = decision.policy
         tails: list[Tail] = []
+        if policy.devices > 1:
+            return decision  # every stage would have its own
         if not any(MEMORY_OF[home] == "ram" for place in decision.layers for home in homes_of(place)):
             return decision
         if self.case.machine.gpu is None:
@@ -239,6 +251,30 @@ class Evaluator:
     def simulate(self, decision: Decision, *, grid: float = SEARCH_GRID) -> JobResult:
         return simulate_job(self.case, decision, grid=grid)
 
+    # several devices
+
+    def _over_devices(self, candidate: Candidate) -> Placed | None:
+        """Every stage placed as a case of its own; stages that are alike are placed alike."""
+        policy, placed = candidate.policy, []
+        alike: dict[Any, Placed | None] = {}
+        for stage in stages(self.case, policy, busy=True):
+            own = (stage.case.target, stage.first)
+            key = (*own, policy.devices, policy.tensor)
+            if key not in self._devices:
+                self._devices[key] = Evaluator(stage.case, self.fixed, self.sift, stage.first, policy.tensor)
+            if own not in alike:
+                alike[own] = self._devices[key].place(candidate)
+            one = alike[own]
+            if one is None:
+                return None
+            placed.append(one)
+        weights = self.weights(policy)
+        return together(candidate, placed, weights.rounds, weights.prefills, weights.sweeps)
+
+    def _here(self, loads: PassLoads) -> PassLoads:
+        """Without what only the first device does in a pass, on another one."""
+        return loads if self.first else replace(loads, base=Loads({}, 0.0))
+
     # loads that candidates share
 
     def verify_loads(self, strategy: str, policy: Policy, rows: float, joining: float = 0.0) -> PassLoads:
@@ -248,12 +284,12 @@ class Evaluator:
         shape += PassShape(0.0, tokens, tokens * (self.context + 1) / 2, 0.0, 0.0)
         batches = 1 if strategy == "interleaved" else policy.batches
         routed = policy.expert_fetch == "routed"
-        option = PassOption("verify", batches, policy.verify_micro_batches, policy.part_bytes, routed)
+        option = PassOption("verify", batches, policy.verify_micro_batches, policy.part_bytes, routed, self.tensor)
         return self._pass_loads(option, shape, policy)
 
     def prefill_loads(self, policy: Policy) -> PassLoads:
         shape = prefill_shape(self.lengths[: policy.prefill_batch].tolist(), self.case.target.sliding_window)
-        option = PassOption("prefill", 1, policy.prefill_micro_batches, policy.part_bytes, routed=False)
+        option = PassOption("prefill", 1, policy.prefill_micro_batches, policy.part_bytes, False, self.tensor)
         return self._pass_loads(option, shape, policy)
 
     def _pass_loads(self, option: PassOption, shape: PassShape, policy: Policy) -> PassLoads:

@@ -23,7 +23,8 @@ def place(
         unused = model.unused()
     if p.solve(gap, nodes, unused) is None and (not unused or p.solve(gap, nodes) is None):
         return None
-    return Placed(model.decision(), sum(weight * p.value(v) for weight, v in model.seconds))
+    seconds = sum(weight * p.value(v) for weight, v in model.seconds)
+    return Placed(model.decision(), seconds, p.value(model.round_time), p.value(model.prefill_time))
 
 
 def shortage(problem: PlacementProblem) -> Shortage:

@@ -16,8 +16,9 @@ from specsim.planner.busy import job_energy
 from specsim.planner.candidates import Fixed, check
 from specsim.planner.evaluate import Evaluator
 from specsim.planner.infeasible import explain_infeasible
+from specsim.planner.layouts import search_all
 from specsim.planner.predict import band, predict
-from specsim.planner.search import Found, Progress, Search, SearchResult
+from specsim.planner.search import Found, Progress, SearchResult
 from specsim.planner.solver import SOLVER
 from specsim.simulator.job import simulate_job
 from specsim.units import show
@@ -32,20 +33,22 @@ UPGRADES: Final[dict[str, tuple[str, ...]]] = {
     "CPU and DRAM bandwidth": ("cpu", "dram"),
     "RAM": ("ram",),
     "disk bandwidth": ("disk",),
+    "link between devices": ("peer",),
 }
 
 
 def upgrades_of(machine: Machine) -> list[tuple[str, tuple[str, ...]]]:
     """What can be bought for a machine: name, and the resources that it multiplies."""
-    on_gpu = ("link bandwidth", "VRAM", "GPU compute")
-    return [(name, resources) for name, resources in UPGRADES.items() if machine.gpu is not None or name not in on_gpu]
+    without: tuple[str, ...] = () if machine.gpu is not None else ("link bandwidth", "VRAM", "GPU compute")
+    without += () if machine.devices > 1 else ("link between devices",)
+    return [(name, resources) for name, resources in UPGRADES.items() if name not in without]
 
 
 def make_plan(case: Case, fixed: Fixed | None = None, *, progress: Progress | None = None) -> Plan:
     """The best plan for `case` within what is `fixed`. Raises InfeasibleError where nothing fits."""
     fixed = fixed or Fixed()
     check(case, fixed)
-    result = Search(case, fixed, progress).run()
+    result = search_all(case, fixed, progress)
     if not result.found:
         raise explain_infeasible(case, fixed)
     best = result.found[0]

@@ -39,14 +39,17 @@ class PlacementProblem:
     thrift: float = 0.0  # what a second of load costs beside a second of time
     most_classes: int = 5
     whole_layers: bool = False  # all weights of a layer in one memory
+    first: bool = True  # the stage, of several, that has the head
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """The program's answer: a complete decision, and the time that it promises."""
+    """The program's answer: a complete decision, and the time that it promises, of which a round and a prefill."""
 
     decision: Decision
     seconds: float
+    round_s: float = 0.0
+    prefill_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ class PlacementProgram:
         """Roughly which share of the weights each home will hold: the fast memory first, then RAM, then the disk."""
         case, weights = self.problem.case, float(self.problem.case.target.weight_bytes)
         budgets, fast = case.machine.budgets(), case.machine.fast
-        fixed = totals(fixed_items(case, self.problem.policy))["decode"][fast]
+        fixed = totals(fixed_items(case, self.problem.policy, first=self.problem.first))["decode"][fast]
         draft = float(case.draft.weight_bytes) if case.draft is not None and self.problem.policy.gamma else 0.0
         held = min(1.0, max(0.0, budgets[fast] - fixed - draft) / weights)
         if fast == "ram":
@@ -119,6 +119,7 @@ class PlacementProgram:
         self._pools_take(sweep, problem.prefill)
         self._draft_takes(transition, [choice.transition for choice in problem.drafts], 1.0)
         p.at_most([(float(problem.sweeps), sweep), (1.0, transition), (-1.0, prefill_time)], 0.0)
+        self.round_time, self.prefill_time = round_time, prefill_time
         self.seconds: list[Term] = [(problem.rounds, round_time), (problem.prefills, prefill_time)]
         p.minimise([(1.0, v) for v in self.slack.values()] if self.elastic else self.seconds + self._work())
 
@@ -177,7 +178,7 @@ class PlacementProgram:
     def _memory(self) -> None:
         problem, p = self.problem, self.program
         case, policy = problem.case, problem.policy
-        fixed = totals(fixed_items(case, policy))
+        fixed = totals(fixed_items(case, policy, first=problem.first))
         drafts: list[Peaks] = [draft_items(case, policy, choice.policy) for choice in problem.drafts]
         by_draft = [totals(items) for items in drafts]
         kv, staging = kv_layer_bytes(case, policy), kv_staging_bytes(case, policy)

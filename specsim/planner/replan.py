@@ -15,10 +15,20 @@ from typing import Final
 from specsim.case import Case
 from specsim.decision import BATCHES, StrategyName
 from specsim.memory import peak_items, shortfall
-from specsim.planner.candidates import GAMMAS, MOST_CUTS, Candidate, Fixed, batch_sizes, make
+from specsim.planner.candidates import (
+    GAMMAS,
+    MOST_CUTS,
+    Candidate,
+    Fixed,
+    batch_sizes,
+    like,
+    make,
+    most_batches,
+)
 from specsim.planner.evaluate import Evaluator
+from specsim.planner.layouts import search_all
 from specsim.planner.problem import Placed
-from specsim.planner.search import Found, Search, SearchResult
+from specsim.planner.search import Found, SearchResult
 
 #: a plan is carried over if it reached this share of the best of its kind
 CARRIED: Final = 0.9
@@ -78,8 +88,7 @@ def replan(case: Case, fixed: Fixed, carried: Carried, *, speculate: bool = Fals
             tops.append(walk.uphill(min((c for c in able if c.strategy == strategy), key=walk.seconds)))
     if not tops:
         placements, simulations = REPLAN
-        search = Search(case, fixed, None, placements, simulations, speculate, survey=False)
-        found = search.run().found
+        found = search_all(case, fixed, None, placements, simulations, speculate=speculate, survey=False).found
         return found[0] if found else None
     least = min(map(walk.seconds, tops))
     tops = [c for c in tops if HEARD[_speculates(c)] * walk.seconds(c) <= least]
@@ -152,11 +161,13 @@ def _speculates(candidate: Candidate) -> bool:
 
 def _made(case: Case, fixed: Fixed, seed: Candidate, requests: int) -> Iterator[Candidate]:
     """The seed for another case: with as many sequences in a batch, and with as large a share of all `requests`."""
-    strategy = fixed.strategy or seed.strategy
+    if seed.policy.devices > case.machine.devices:
+        return
+    fixed, strategy = like(fixed, seed), fixed.strategy or seed.strategy
     gamma = seed.policy.gamma if fixed.gamma is None else fixed.gamma
     if gamma and (case.acceptance is None or case.workload.output_tokens == 1):
         return
-    most = math.ceil(case.workload.requests / BATCHES[strategy])
+    most = math.ceil(case.workload.requests / most_batches(strategy, fixed))
     policy = seed.policy
     for size in (policy.batch, round(policy.batch * case.workload.requests / requests)):
         batch = fixed.batch or max(1, min(size, most))
@@ -165,7 +176,7 @@ def _made(case: Case, fixed: Fixed, seed: Candidate, requests: int) -> Iterator[
 
 def _steps(case: Case, fixed: Fixed, c: Candidate) -> Iterator[Candidate]:
     """The candidates with the next smaller and larger gamma and batch."""
-    policy = c.policy
+    policy, fixed = c.policy, like(fixed, c)
     gammas = _beside(GAMMAS, policy.gamma) if policy.gamma and fixed.gamma is None else []
     sizes = batch_sizes(case.workload.requests, policy.batches)
     batches = _beside(sizes, policy.batch) if fixed.batch is None else []
@@ -181,7 +192,8 @@ def _others(case: Case, fixed: Fixed, c: Candidate) -> Iterator[Candidate]:
     if able and strategy is not None and not _speculates(c):
         cuts = min(2 * c.cuts, MOST_CUTS)
         batch = math.ceil(policy.in_flight / BATCHES[strategy])
-        yield make(case, strategy, policy.gamma, batch, policy.ring_slots, policy.expert_fetch, fixed, cuts)
+        own = like(fixed, c)
+        yield make(case, strategy, policy.gamma, batch, policy.ring_slots, policy.expert_fetch, own, cuts)
 
 
 def _beside(values: tuple[int, ...], value: int) -> list[int]:

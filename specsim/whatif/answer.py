@@ -11,8 +11,9 @@ from specsim.partition import layer_units
 from specsim.planner.anew import rate_of
 from specsim.planner.candidates import Fixed, check
 from specsim.planner.infeasible import shortest
+from specsim.planner.layouts import search_all
 from specsim.planner.replan import Carried, replan
-from specsim.planner.search import Found, Search
+from specsim.planner.search import Found
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -66,7 +67,7 @@ def answer(case: Case, fixed: Fixed, carried: Carried | None, *, thorough: bool 
 
 
 def _searched(case: Case, fixed: Fixed) -> Found | None:
-    return next(iter(Search(case, fixed).run().found), None)
+    return next(iter(search_all(case, fixed).found), None)
 
 
 def _shares(case: Case, decision: Decision) -> dict[str, float]:

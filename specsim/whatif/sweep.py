@@ -20,8 +20,8 @@ import joblib
 from specsim.case import Case
 from specsim.errors import InputError
 from specsim.planner.candidates import Fixed, check
+from specsim.planner.layouts import search_all
 from specsim.planner.replan import ENDS, Carried, carry, together
-from specsim.planner.search import Search
 from specsim.whatif.answer import Answer, answer
 from specsim.whatif.cluster import workers
 from specsim.whatif.journal import Journal, key
@@ -146,7 +146,7 @@ def _bases(ask: Ask, axes: Sequence[Axis], grid: Sequence[Mapping[Field, Value]]
 
 
 def _search(name: str, question: Question) -> tuple[str, Carried]:
-    return name, carry(*question, Search(*question).run())
+    return name, carry(*question, search_all(*question))
 
 
 def _answer(name: str, question: Question, carried: Sequence[Carried], thorough: bool) -> tuple[str, Answer]:

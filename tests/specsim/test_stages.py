@@ -178,6 +178,7 @@ def test_what_leads_from_node_to_node_takes_the_network() -> None:
 def test_a_stage_is_a_case_of_its_own_and_only_the_first_has_the_draft() -> None:
     case = stories.case(machine(2, ram=100.0), EVEN, draft=DRAFT)
     first, second = stages(case, decision("serial", stages=2).policy)
+    assert (first.first, second.first) == (True, False)
     assert (first.case.target.layers, second.case.target.layers) == (1, 1)
     assert (first.case.draft, second.case.draft) == (DRAFT, None)
     assert first.case.machine.ram_budget_bytes == 50.0
