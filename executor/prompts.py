@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from executor.requests import Request
 from executor.tokenizer import Tokenizer
+from specsim.bounded import loads
 from specsim.errors import InputError, UnknownNameError
 from specsim.workload import Workload
 
+#: of a line: some hundred times the text of the longest contexts
+MAX_LINE_BYTES: Final = 2**26
 KEYS: Final = ("prompt", "input_ids", "id", "max_new_tokens", "stop")
 EXAMPLE: Final = 'such as {"prompt": "Once upon a time"}'
 
@@ -37,13 +41,40 @@ def read_prompts(
     `max_new_tokens` and `stop` hold for lines that have none of their own; a line without `id` gets its number.
     `vocab` is the model's vocabulary, `positions` its context, both in tokens. Raises InputError with the line.
     """
+    with _opened(Path(path)) as file:
+        return parse_prompts(
+            file,
+            str(path),
+            tokenizer=tokenizer,
+            vocab=vocab,
+            positions=positions,
+            max_new_tokens=max_new_tokens,
+            stop=stop,
+            eos=eos,
+            limit=limit,
+        )
+
+
+def parse_prompts(
+    file: BinaryIO,
+    path: str,
+    *,
+    tokenizer: Tokenizer | None,
+    vocab: int,
+    positions: int,
+    max_new_tokens: int,
+    stop: Sequence[str] = (),
+    eos: Collection[int] = (),
+    limit: int | None = None,
+) -> list[Request]:
+    """The requests in an open file, as `read_prompts`; `path` is its name in messages."""
     if stop and tokenizer is None:
         raise InputError(
             f"cannot look for the stop string {stop[0]!r}: the model has no tokenizer", hint="leave it out"
         )
     requests: list[Request] = []
     line_of: dict[str, int] = {}
-    for number, raw in islice(_lines(Path(path)), limit):
+    for number, raw in islice(_lines(file, path), limit):
         try:
             data = _object(raw)
             request = Request(
@@ -63,7 +94,7 @@ def read_prompts(
         line_of[request.id] = number
         requests.append(request)
     if not requests:
-        raise InputError("has no prompts", where=str(path), hint=f"write a line for each, {EXAMPLE}")
+        raise InputError("has no prompts", where=path, hint=f"write a line for each, {EXAMPLE}")
     return requests
 
 
@@ -82,43 +113,43 @@ def check_against_plan(requests: Sequence[Request], workload: Workload) -> None:
             raise InputError(what, where=f"request {request.id!r}", hint=hint)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines that are not blank, with their numbers from 1."""
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
     try:
         with path.open("rb") as file:
-            for number, raw in enumerate(file, start=1):
-                line = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw  # a byte order mark
-                if line.strip():
-                    yield number, line.rstrip(b"\r\n")
+            yield file
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", where=str(path), hint="give a file of prompts") from None
 
 
+def _lines(file: BinaryIO, path: str) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not blank, with their numbers from 1."""
+    number = 0
+    while raw := file.readline(MAX_LINE_BYTES + 1):
+        number += 1
+        if len(raw) > MAX_LINE_BYTES:
+            raise InputError(f"is longer than {MAX_LINE_BYTES} bytes", where=f"{path}, line {number}", hint="cut it")
+        line = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw  # a byte order mark
+        if line.strip():
+            yield number, line.rstrip(b"\r\n")
+
+
 def _object(raw: bytes) -> dict[str, Any]:
     try:
-        data = json.loads(raw.decode("utf-8"), object_pairs_hook=_no_key_twice)
+        data = loads(raw)
     except UnicodeDecodeError as error:
         hint = "save the file as UTF-8"
         raise InputError(f"is not UTF-8: byte {error.start + 1} is 0x{raw[error.start]:02x}", hint=hint) from None
     except json.JSONDecodeError as error:
         what = f"is not JSON: {error.msg} at character {error.pos + 1}"
         raise InputError(what, hint=f"write one JSON object a line, {EXAMPLE}") from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
+    except ValueError as error:  # a key twice, a number of thousands of digits, lists in lists in lists
         raise InputError(f"is not JSON that can be read: {error}", hint=f"write an object {EXAMPLE}") from None
     if not isinstance(data, dict):
         raise InputError("is not a JSON object", hint=f"write one JSON object a line, {EXAMPLE}")
     for key in data:
         if key not in KEYS:
             raise UnknownNameError("key", key, KEYS)
-    return data
-
-
-def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
-    if len(data) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise InputError(f"has the key {twice!r} twice", hint="give it once")
     return data
 
 

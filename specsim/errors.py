@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Final
+
+#: characters of each part of a message
+_LONGEST: Final = 2000
 
 
 class SpecsimError(Exception):
@@ -17,9 +21,15 @@ class InputError(SpecsimError):
 
     def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
         self.what, self.where, self.hint = what, where, hint
-        place = f"{where}: " if where else ""
-        advice = f"; {hint}" if hint else ""
-        super().__init__(f"{place}{what}{advice}")
+        place = f"{_line(where)}: " if where else ""
+        advice = f"; {_line(hint)}" if hint else ""
+        super().__init__(f"{place}{_line(what)}{advice}")
+
+
+def _line(text: str) -> str:
+    """`text` on one line that a terminal shows and does not obey, cut where it is long: much of it is from files."""
+    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class UnitError(InputError):

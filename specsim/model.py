@@ -5,17 +5,22 @@ Only what planning needs is kept; `to_config` writes it back as a config that re
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from specsim.bounded import read_json
 from specsim.errors import InputError
 
 DTYPE_BYTES: Final = {"bfloat16": 2, "float16": 2, "float32": 4}
 #: the name of each dtype's matrix throughput in a processor's `flops_per_s`
 DTYPE_RATE: Final = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
+
+#: of layers, and of experts: what is done for each of them ends soon, whatever a config says
+_MOST: Final = 1024
+#: of any other size, so that all products of sizes are numbers that can be written
+_LARGEST: Final = 2**31 - 1
 
 #: model_type -> how the family differs from Llama
 _FAMILIES: Final[dict[str, dict[str, bool]]] = {
@@ -133,12 +138,7 @@ def read_config(path: str | Path) -> Model:
     """Read a `config.json`, or the one in a checkpoint directory. Raises InputError with the file and the key."""
     path = Path(path)
     file = path / "config.json" if path.is_dir() else path
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read it: {error.strerror}", where=str(file)) from None
-    except ValueError as error:
-        raise InputError(f"is not JSON: {error}", where=str(file), hint="give a Hugging Face config.json") from None
+    config = read_json(file, hint="give a Hugging Face config.json")
     if not isinstance(config, dict):
         raise InputError("is not a JSON object", where=str(file), hint="give a Hugging Face config.json")
     name = file.stem if file.name != "config.json" else file.parent.resolve().name
@@ -166,10 +166,10 @@ def from_config(config: Mapping[str, Any], *, name: str, where: str, dtype: str 
         )
     if config.get("head_dim") is None and hidden % heads:
         raise InputError(f"hidden_size {hidden} is not a multiple of num_attention_heads {heads}", where=where)
-    layers = get.count("num_hidden_layers")
+    layers = get.count("num_hidden_layers", most=_MOST)
     moe = traits.get("moe", False)
     ffn = _moe(get) if moe else FeedForward(get.count("intermediate_size"))
-    dense_layers = _dense_layers(config, layers) if moe else ()
+    dense_layers = _dense_layers(get, layers) if moe else ()
     bias = bool(config.get("attention_bias", False))
     return Model(
         name=name,
@@ -225,7 +225,7 @@ class _Reader:
     def __init__(self, config: Mapping[str, Any], where: str) -> None:
         self.config, self.where = config, where
 
-    def count(self, *keys: str, default: int | None = None) -> int:
+    def count(self, *keys: str, default: int | None = None, most: int = _LARGEST) -> int:
         key = next((k for k in keys if self.config.get(k) is not None), keys[0])
         value = self.config.get(key)
         if value is None and default is not None:
@@ -233,20 +233,24 @@ class _Reader:
         if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
             problem = f"has no {key}" if value is None else f"{key} is {value!r}"
             raise InputError(problem, where=self.where, hint="it must be a whole number above zero")
+        if value > most:
+            raise InputError(f"{key} is {value}", where=self.where, hint=f"it must be at most {most}")
         return value
 
 
 def _moe(get: _Reader) -> FeedForward:
-    experts, top_k = get.count("num_local_experts", "num_experts"), get.count("num_experts_per_tok")
+    experts, top_k = get.count("num_local_experts", "num_experts", most=_MOST), get.count("num_experts_per_tok")
     if top_k > experts:
         raise InputError(f"num_experts_per_tok {top_k} is more than the {experts} experts", where=get.where)
     return FeedForward(get.count("moe_intermediate_size", "intermediate_size"), experts, top_k)
 
 
-def _dense_layers(config: Mapping[str, Any], layers: int) -> tuple[int, ...]:
+def _dense_layers(get: _Reader, layers: int) -> tuple[int, ...]:
     """Layers of an MoE model with a plain FFN (Qwen3-MoE: `mlp_only_layers`, `decoder_sparse_step`)."""
-    listed, step = config.get("mlp_only_layers") or [], config.get("decoder_sparse_step") or 1
-    only = listed if isinstance(listed, list) else [listed]
+    listed, step = get.config.get("mlp_only_layers") or [], get.count("decoder_sparse_step", default=1)
+    if not isinstance(listed, list) or not all(type(layer) is int for layer in listed):
+        raise InputError(f"mlp_only_layers is {listed!r}", where=get.where, hint="it must be a list of layers")
+    only = set(listed)
     return tuple(layer for layer in range(layers) if layer in only or (layer + 1) % step)
 
 

@@ -41,7 +41,8 @@ _WRITTEN: Final[dict[str, tuple[str, ...]]] = {
     "ratio": ("",),
 }
 
-_QUANTITY = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-z%/]*)\s*")
+# possessive, as what matches in many ways takes quadratic time to fail
+_QUANTITY = re.compile(r"\s*+([+-]?(?:\d++(?:\.\d*+)?|\.\d++)(?:[eE][+-]?\d++)?)\s*+([A-Za-z%/]*+)\s*+")
 
 
 def parse(text: str | float, dimension: str, *, where: str | None = None, zero: bool = False) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,13 +10,16 @@ from typing import Final
 
 from executor.architecture import Architecture
 from executor.checkpoint.config import read_architecture
-from executor.checkpoint.header import TensorSpan, read_header, short
+from executor.checkpoint.header import TensorSpan, read_header
 from executor.checkpoint.names import Shape, all_sources
+from specsim.bounded import loads, read_bounded, short
 from specsim.errors import InputError
 from specsim.model import DTYPE_BYTES
 
 _INDEX: Final = "model.safetensors.index.json"
 _SHOWN: Final = 8
+#: of at most as many characters as file systems take, and none that lead elsewhere or mean something to a terminal
+_PLAIN_NAME: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._+=@ -]{1,255}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,21 +75,23 @@ def _read_tensors(directory: Path) -> tuple[dict[str, TensorSpan], list[str]]:
 
 
 def _read_index(file: Path) -> dict[str, str]:
-    """Tensor -> shard, each a plain name: an index cannot make us read elsewhere."""
-    try:
-        index = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not file.exists():
         hint = f"it needs model.safetensors or {_INDEX}"
-        raise InputError("has no safetensors weights", where=str(file.parent), hint=hint) from None
-    except OSError as error:
-        raise InputError(f"cannot read it: {error.strerror}", where=str(file)) from None
-    except (ValueError, RecursionError) as error:
+        raise InputError("has no safetensors weights", where=str(file.parent), hint=hint)
+    return parse_index(read_bounded(file), file)
+
+
+def parse_index(content: bytes, file: Path) -> dict[str, str]:
+    """Tensor -> shard, each a plain name: an index cannot make us read elsewhere. `file` is the name for messages."""
+    try:
+        index = loads(content)
+    except ValueError as error:
         raise InputError(f"is not JSON: {error}", where=str(file), hint="get the file again") from None
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
         raise InputError("has no weight_map of tensors to files", where=str(file), hint="get the file again")
     for shard in set(weight_map.values()):
-        if shard in ("", ".", "..") or "/" in shard or "\\" in shard:
+        if not _PLAIN_NAME.fullmatch(shard):
             hint = "shards must lie beside the index"
             raise InputError(f"names {short(shard)}, which is not a plain file name", where=str(file), hint=hint)
     return weight_map

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from executor.architecture import Architecture, Rope
+from specsim.bounded import read_json
 from specsim.errors import InputError
 from specsim.model import Model, read_config
 
@@ -21,8 +21,16 @@ def read_architecture(directory: str | Path) -> Architecture:
     """Read `config.json` and, for the end tokens, `generation_config.json`. Raises InputError with the key."""
     file = Path(directory) / "config.json"
     model = read_config(file)  # refuses what is not a JSON object
-    config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    where = str(file)
+    config = read_json(file, hint="give a Hugging Face config.json")
+    generation = Path(directory) / "generation_config.json"
+    stated = read_json(generation, hint="get the file again, or remove it") if generation.exists() else None
+    return to_architecture(model, config, stated, Path(directory))
+
+
+def to_architecture(model: Model, config: Mapping[str, Any], generation: Any, directory: Path) -> Architecture:
+    """The architecture of `model`, which was read from `config`, and the end tokens of `generation`, where it has
+    some. Raises InputError that names the key, and the file in `directory`."""
+    where = str(directory / "config.json")
     _refuse_other_layers(config, model, where)
     return Architecture(
         model=model,
@@ -30,7 +38,7 @@ def read_architecture(directory: str | Path) -> Architecture:
         rope=_rope(config, model, where),
         windows=_windows(config, model, where),
         renormalise=model.family == "mixtral" or bool(config.get("norm_topk_prob", False)),
-        eos=_end_tokens(config, Path(directory)),
+        eos=_end_tokens(config, generation, directory),
     )
 
 
@@ -101,17 +109,11 @@ def _windows(config: Mapping[str, Any], model: Model, where: str) -> tuple[int |
     return tuple(window if kind == "sliding_attention" else None for kind in kinds)
 
 
-def _end_tokens(config: Mapping[str, Any], directory: Path) -> tuple[int, ...]:
+def _end_tokens(config: Mapping[str, Any], generation: Any, directory: Path) -> tuple[int, ...]:
     """`eos_token_id`, one or a list; that of generation_config.json, where it has one, wins."""
     file, found = directory / "config.json", config.get("eos_token_id")
-    generation = directory / "generation_config.json"
-    if generation.exists():
-        try:
-            stated = json.loads(generation.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot read it: {error}", where=str(generation)) from None
-        if isinstance(stated, dict) and stated.get("eos_token_id") is not None:
-            file, found = generation, stated["eos_token_id"]
+    if isinstance(generation, dict) and generation.get("eos_token_id") is not None:
+        file, found = directory / "generation_config.json", generation["eos_token_id"]
     tokens = [] if found is None else found if isinstance(found, list) else [found]
     if not all(type(token) is int for token in tokens):
         raise InputError(f"eos_token_id is {found!r}", where=str(file), hint="it must be a token, or a list of them")

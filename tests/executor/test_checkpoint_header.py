@@ -80,7 +80,7 @@ def test_a_huge_header_is_refused_before_it_is_read(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot read it: Is a directory"):
+    with pytest.raises(InputError, match="cannot be read: Is a directory"):
         read_header(tmp_path)
 
 

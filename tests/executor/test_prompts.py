@@ -85,7 +85,7 @@ def test_a_request_may_fill_the_context_to_its_last_position(tmp_path: Path) -> 
         pytest.param("[" * 100_000, "is not JSON that can be read: ", id="lists in lists"),
         pytest.param('{"id": ' + "1" * 5000 + "}", "is not JSON that can be read: ", id="a huge number"),
         ('{"promt": "once"}', "unknown key 'promt'; did you mean prompt?"),
-        ('{"input_ids": [2], "input_ids": [3]}', "has the key 'input_ids' twice; give it once"),
+        ('{"input_ids": [2], "input_ids": [3]}', "is not JSON that can be read: it has 'input_ids' twice"),
         ('{"id": "x"}', "has neither prompt nor input_ids; give one of them"),
         ('{"prompt": "once", "input_ids": [2]}', "has both prompt and input_ids; give one of them"),
         ('{"prompt": ""}', "the prompt is empty; give at least one token"),

@@ -202,7 +202,7 @@ def test_a_file_that_is_no_config(tmp_path: Path, text: str, problem: str) -> No
 def test_a_folder_without_a_config(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         read_config(tmp_path)
-    assert str(caught.value) == f"{tmp_path / 'config.json'}: cannot read it: No such file or directory"
+    assert str(caught.value) == f"{tmp_path / 'config.json'}: cannot be read: No such file or directory"
 
 
 # names
