@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import msgspec
+from msgspec.structs import FieldInfo
 
 from specsim.errors import InputError
 from specsim.facts import REQUIRED, Value, parse, text, write
@@ -86,7 +88,7 @@ def check(
 
 def _shape(raw: dict[Any, Any], shape: type[File], where: str) -> tuple[dict[str, Any], list[InputError]]:
     """The file's fields, each converted to its type; one that is missing or wrong comes out empty."""
-    fields = {field.name: field for field in msgspec.structs.fields(shape)}
+    fields = _fields(shape)
     errors = [_unknown("key", key, fields, where) for key in raw if key not in fields]
     values: dict[str, Any] = {"sources": {}, "facts": {}}
     for name, field in fields.items():
@@ -98,6 +100,12 @@ def _shape(raw: dict[Any, Any], shape: type[File], where: str) -> tuple[dict[str
         elif field.required:
             errors.append(InputError(f"{name} is missing", where=where, hint=f"add {name}:"))
     return values, errors
+
+
+@cache
+def _fields(shape: type[File]) -> dict[str, FieldInfo]:
+    """By name. msgspec evaluates the annotations anew each time that it is asked."""
+    return {field.name: field for field in msgspec.structs.fields(shape)}
 
 
 def _sources(sources: Mapping[str, Source], where: str, plan: bool) -> list[InputError]:

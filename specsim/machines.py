@@ -8,12 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 from specsim import devices
+from specsim.bounded import short
 from specsim.check import Profile, Stated, check
 from specsim.errors import InputError
 from specsim.facts import Value, text, write
 from specsim.hardware import Fact, Link, Machine, Peer
 from specsim.machinefile import section, sections
-from specsim.profiles import load, to_disk, to_gpu, to_host, to_link
+from specsim.profiles import ENDINGS, load, to_disk, to_gpu, to_host, to_link
 from specsim.schema import FACTS
 
 
@@ -236,9 +237,19 @@ def to_dict(machine: Machine) -> dict[str, Any]:
 def from_dict(data: Any, where: str = "machine") -> Machine:
     """The Machine that `to_dict` wrote, or that any machine profile describes.
 
-    Raises InputError naming the bad key, prefixed by `where`.
+    Raises InputError naming the bad key, prefixed by `where`, and for a part that is a file of its own.
     """
     spec, errors = check(data, where, "machine", plan=True)
     if spec is None:
         raise errors[0]
+    _refuse_files(spec)
     return build(spec)
+
+
+def _refuse_files(spec: Profile) -> None:
+    """A plan that somebody sent cannot make us read other files: its parts are there, or are shipped profiles."""
+    for key, part in spec.parts.items():
+        if isinstance(part, Profile):
+            _refuse_files(part)
+        elif part.endswith(ENDINGS):
+            raise InputError(f"{key} names the file {short(part)}", where=spec.where, hint="put what it says there")

@@ -28,7 +28,8 @@ KINDS: Final = {
     "workload": "workloads",
     "pair": "pairs",
 }
-_ENDINGS: Final = (".yaml", ".yml")
+#: of profiles that are files of their own
+ENDINGS: Final = (".yaml", ".yml")
 _HARDWARE: Final = ("gpu", "host", "link", "disk")
 
 
@@ -58,7 +59,7 @@ def find(kind: str, name: str) -> Path:
     path = Path(name)
     if kind == "model" and path.is_dir():
         return path
-    if path.suffix in ((".json",) if kind == "model" else _ENDINGS):
+    if path.suffix in ((".json",) if kind == "model" else ENDINGS):
         if not path.is_file():
             raise InputError("no such file", where=name, hint=f"names need no ending: {path.stem}")
         return path
@@ -89,22 +90,25 @@ def problems(path: str | Path) -> list[str]:
     """Everything wrong with a profile file, one line each; empty for a good one. Reads models (.json) too."""
     path = Path(path)
     try:
-        if path.suffix not in _ENDINGS:
+        if path.suffix not in ENDINGS:
             read_config(path)
             return []
         profile, errors = _checked(path, None)
         if profile is None:
             return [str(error) for error in errors]
         missing = [str(error) for error in _dangling(profile)]
-        if profile.kind in _TYPED:
-            _TYPED[profile.kind](profile)
+        typed(profile)
     except InputError as error:
         return [str(error)]
     return missing
 
 
 def _checked(path: Path, kind: str | None) -> tuple[Profile | None, list[InputError]]:
-    raw = read_yaml(path)
+    return checked(read_yaml(path), path, kind)
+
+
+def checked(raw: Any, path: Path, kind: str | None = None) -> tuple[Profile | None, list[InputError]]:
+    """The profile that the plain value of the file at `path` is, or None and all that is wrong with it."""
     profile, errors = check(raw, str(path), kind)
     name = raw.get("name") if isinstance(raw, dict) else None
     # a measured machine is the user's own file, called what the user likes; all others are found by name
@@ -117,7 +121,7 @@ def _checked(path: Path, kind: str | None) -> tuple[Profile | None, list[InputEr
 def _beside(profile: Profile, folder: Path) -> Profile:
     """The profile with the files that it names found from its own folder, not from where the command runs."""
     parts = {
-        key: str(folder / part) if isinstance(part, str) and part.endswith(_ENDINGS) else part
+        key: str(folder / part) if isinstance(part, str) and part.endswith(ENDINGS) else part
         for key, part in profile.parts.items()
     }
     return replace(profile, parts=parts)
@@ -130,7 +134,7 @@ def _dangling(profile: Profile) -> list[InputError]:
         if isinstance(part, Profile):
             errors += _dangling(part)
         elif key in _HARDWARE and part != "none" and part not in names(key):
-            if str(part).endswith(_ENDINGS):
+            if str(part).endswith(ENDINGS):
                 errors += _checked(Path(str(part)), key)[1]
             else:
                 errors.append(UnknownNameError(key, part, names(key), where=profile.where))
@@ -254,6 +258,11 @@ _TYPED: Final[dict[str, Callable[[Profile], Any]]] = {
     "workload": to_workload,
     "pair": to_pair,
 }
+
+
+def typed(profile: Profile) -> Any:
+    """The value that a profile stands for; a machine's is made by specsim.machines, and is None here."""
+    return _TYPED[profile.kind](profile) if profile.kind in _TYPED else None
 
 
 def gpu(name: str) -> Gpu:
