@@ -61,9 +61,9 @@ class Admission:
             return
         with self._lock:
             if self.draft_arena is None:
-                self.ledger.take(policy.kv, "draft kv", self._draft_bytes)
                 home = self.devices.of("gpu") if policy.kv == "vram" else CPU
-                self.draft_arena = KvArena.empty(self.draft, self.places, home)
+                with self.ledger.taking(policy.kv, "draft kv", self._draft_bytes):
+                    self.draft_arena = KvArena.empty(self.draft, self.places, home)
             sequence.draft_cache = self.draft_arena.take(sequence.cache.capacity)
 
     def release(self, sequence: Sequence) -> None:

@@ -37,10 +37,10 @@ class Desk:
             prefilled=batches.served,
             finished=self.writer.written,
             tokens=batches.useful_tokens,
-            wanted=sum(s.generation.remaining for s in batches.in_flight)
+            wanted=sum(s.generation.remaining for s in (*batches.in_flight, *batches.paused))
             + sum(r.max_new_tokens - len(r.committed) for r in batches.waiting),
-            prefill_s=job.prefill_s,
-            decode_s=job.decode_s,
+            prefill_s=job.seconds["prefill"],
+            decode_s=job.seconds["decode"],
             bytes_moved=sum(job.engine.moved.values()),
             acceptance=batches.acceptance.rate,
         )

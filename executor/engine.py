@@ -32,9 +32,11 @@ STALLED_S: Final = 600.0
 LEAVING_S: Final = 5.0
 #: spans that are kept of a run; later ones are only counted
 MOST_SPANS: Final = 200_000
-_TICK_S: Final = 0.1
 #: of a longer pause between two ticks only so much counts: the whole process stood still, and its tasks with it
-_LONGEST_TICK_S: Final = 1.0
+LONGEST_TICK_S: Final = 1.0
+#: what to do where the system gives no more threads
+THREADS_HINT: Final = "raise the limit on processes and threads (ulimit -u), or end other programs"
+_TICK_S: Final = 0.1
 _SWITCH_S: Final = 2e-4
 
 #: what a task does; the bytes that it moved (0 for computations), or None where there was nothing to do
@@ -143,7 +145,7 @@ class Engine:
                 if not self._awaited:
                     break
                 now = time.monotonic()
-                self._waited += min(now - ticked, _LONGEST_TICK_S)
+                self._waited += min(now - ticked, LONGEST_TICK_S)
                 ticked = now
                 stalled = self._stalled()
             if stalled:
@@ -295,8 +297,7 @@ class _Worker:
         try:
             self._thread.start()
         except RuntimeError:
-            hint = "raise the limit on processes and threads (ulimit -u), or end other programs"
-            raise InputError(f"cannot start the thread of {self.name}", where="run", hint=hint) from None
+            raise InputError(f"cannot start the thread of {self.name}", where="run", hint=THREADS_HINT) from None
         self._started = True
 
     @property

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
 from specsim.errors import InputError
@@ -60,6 +61,16 @@ class Ledger:
                 )
             self.items[memory, item] = self.items.get((memory, item), 0) + byte_count
             self.peaks[memory] = max(self.peaks[memory], used)
+
+    @contextmanager
+    def taking(self, memory: str, item: str, byte_count: int) -> Iterator[None]:
+        """Take what is allocated within; where that fails it is given back."""
+        self.take(memory, item, byte_count)
+        try:
+            yield
+        except BaseException:
+            self.give_back(memory, item, byte_count)
+            raise
 
     def give_back(self, memory: str, item: str, byte_count: int) -> None:
         with self._lock:

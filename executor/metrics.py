@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, variance
@@ -125,7 +125,8 @@ class Metrics:
     kernel's count (both None where the kernel does not say). `utilisation` (0..1 of `seconds`) is by resource,
     `bytes_moved` by stream. `replayed_s` is what the cost model gives for these prompts and rounds as they turned out,
     where the plan had to guess them; `between_tasks` the share (0..1) of `seconds` in which what everything waited for
-    had ended and what waited had not begun: what the engine adds."""
+    had ended and what waited had not begun: what the engine adds. `shrunk` says what was made smaller after out of
+    memory, in that order."""
 
     requests: int
     useful_tokens: int
@@ -149,6 +150,7 @@ class Metrics:
     predicted: Predicted
     replayed_s: float
     between_tasks: float
+    shrunk: Sequence[str] = ()
 
     @property
     def tokens_per_second(self) -> float:

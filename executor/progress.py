@@ -66,7 +66,7 @@ class Progress:
 
 
 class ProgressLine:
-    """Redraws one line of a terminal, at most every `INTERVAL_S`, and clears it in the end; elsewhere does nothing."""
+    """Redraws one line of a terminal, at most every `INTERVAL_S`, and clears it in the end; elsewhere draws nothing."""
 
     def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream, self._clock = stream or sys.stderr, clock
@@ -78,6 +78,12 @@ class ProgressLine:
         if self._terminal and now >= self._next:
             self._next = now + INTERVAL_S
             self._draw(progress.line()[: _columns(self._stream) - 1])  # a full line would wrap, and stay
+
+    def say(self, text: str) -> None:
+        """A line that stays, on a terminal or not."""
+        self.close()
+        self._stream.write(f"{text}\n")
+        self._stream.flush()
 
     def close(self) -> None:
         """Clear the line."""

@@ -20,11 +20,16 @@ from specsim.timeline.timeline import Timeline
 def predicted_timeline(plan: Plan, waves: Sequence[Wave], *, in_turn: bool) -> Timeline:
     """The timeline that the cost model gives for the waves of a run, whose streams took turns on each processor or not
     (see executor.devices.worker_for)."""
-    case, decision = plan.case, plan.decision
-    b = builder(decision)
+    case = plan.case
+    b = builder(plan.decision)
     ends: tuple[int, ...] = ()
+    slots = plan.decision.policy.ring_slots
     for wave in waves:
-        ends = append_prefill(b, case, decision, wave.lengths, ends, wave.first_sweep)
+        decision = wave.decision
+        if decision.policy.ring_slots != slots:
+            slots = decision.policy.ring_slots
+            b.resize_rings(slots)
+        ends = append_prefill(b, case, decision, wave.lengths, ends, wave.first_sweep, wave.others)
         state = RoundState.after(ends, decision)
         for number, shape in sorted(wave.shapes.items()):
             append_round(b, case, decision, shape, number, state)

@@ -29,9 +29,16 @@ class Rings:
         self._views: dict[tuple[Slot, Key], Weights] = {}
         self._visiting: dict[tuple[str, Key], Weights] = {}
         self._holds: dict[Slot, list[tuple[str, Key]]] = {}
+        self._taken: dict[str, int] = {}  # bytes by memory
 
-    def allocate(self, ledger: Ledger) -> None:
-        """`ring` in the fast memory; beside a GPU also `disk_ring` in RAM, where something lives on the disk."""
+    def allocate(self, ledger: Ledger, slots: int) -> None:
+        """`ring` in the fast memory; beside a GPU also `disk_ring` in RAM, where something lives on the disk. Others
+        that there were before are let go first; nobody uses them any more."""
+        self._slots, self._views = {}, {}
+        self.forget()
+        for memory, size in self._taken.items():
+            ledger.give_back(memory, "ring", size)
+        self._taken = {}
         homes = self.homes
         streamed = homes.streamed()
         if not streamed:
@@ -40,11 +47,11 @@ class Rings:
         memories = {"ring": fast}
         if fast == "vram" and any(place.weights == "disk" for _, place in homes.places()):
             memories["disk_ring"] = "ram"
-        slots = homes.decision.policy.ring_slots
         largest = -(-max(homes.streamed_bytes(key) for key in streamed) // BLOCK) * BLOCK
         for ring, memory in memories.items():
-            ledger.take(memory, "ring", slots * largest)
-            whole = new_buffer(slots * largest, memory, homes.devices)
+            with ledger.taking(memory, "ring", slots * largest):
+                whole = new_buffer(slots * largest, memory, homes.devices)
+            self._taken[memory] = slots * largest
             self._slots |= {(ring, i): slot for i, slot in enumerate(torch.split(whole, largest))}
 
     def read(self, slot: Slot, key: Key, experts: Collection[int] | None) -> Layout:
@@ -99,6 +106,11 @@ class Rings:
             weights = self.homes.weights((layer, part))
         assert not isinstance(weights, AttentionWeights)
         return weights
+
+    def forget(self) -> None:
+        """What visits is of no use to anybody any more."""
+        self._visiting.clear()
+        self._holds.clear()
 
     def _claim(self, slot: Slot) -> None:
         """The slot's last users are done: forget what it held."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 
 import torch
 
@@ -14,22 +16,27 @@ from executor.devices import Devices, devices_for, lanes_for, worker_for
 from executor.engine import Engine
 from executor.job import Job
 from executor.links import Link, Pacer
+from executor.loading import load
 from executor.metrics import Metrics, Predicted
 from executor.options import RunOptions, RunResult
 from executor.outputs import OutputWriter
+from executor.patience import Patience
 from executor.process import check_room, keep_heap_small, peak_bytes, resident_bytes
 from executor.progress import ProgressLine
 from executor.prompts import check_against_plan, read_prompts
 from executor.replay import predicted_timeline
 from executor.requests import Request
 from executor.setup import NUMERICS, Ways, prepare
+from executor.shrink import is_out_of_memory
 from executor.speculation.sampling import Sampling
-from executor.threads import dismiss_team, one_thread
+from executor.threads import dismiss_team
 from executor.tokenizer import Tokenizer, load_tokenizer
 from specsim.answer import Plan
+from specsim.cost.work import copy
 from specsim.errors import InputError
 from specsim.hardware import Machine
 from specsim.memory import peak_items, totals
+from specsim.schedule.graph import Task
 from specsim.timeline import Timeline, utilisation, waiting_on
 from specsim.timeline.trace import write_trace
 
@@ -56,26 +63,27 @@ def run(plan: Plan, options: RunOptions) -> RunResult:
     ways = Ways(NUMERICS[options.numerics], sampling, tokenizer.decode if tokenizer else None)
     with ExitStack() as stack:
         writer = stack.enter_context(OutputWriter(options.out))
-        disk = machine.disk
+        disk, patience = machine.disk, Patience(machine, options.throttle)
         pacer = _disk_pacer(machine, options)
         reader = Reader(throttle=pacer, queue_depth=disk.queue_depth, block_bytes=disk.block_bytes)
         stack.callback(reader.close)
-        desk = Desk(writer, stack.enter_context(ProgressLine()), len(requests))
-        engine = stack.enter_context(Engine(lanes_for(devices), worker_for(devices)))
+        line = stack.enter_context(ProgressLine())
+        desk = Desk(writer, line, len(requests))
+        engine = stack.enter_context(Engine(lanes_for(devices), worker_for(devices), patience=patience))
+        link = _link(machine, devices, options)
         began = time.perf_counter()
         dismiss_team()  # whatever this thread computed before: the tasks have a team of their own
-        with one_thread():
-            job = prepare(plan, target, draft, engine, devices, _link(machine, devices, options), reader, ways)
-        load_s = time.perf_counter() - began
-        try:
-            job.run(requests, lambda: desk.tick(job))
-        except BaseException as error:
-            with suppress(InputError):  # the first error is the one to tell
-                desk.tick(job)  # what has finished is kept
-            if _is_out_of_memory(error):
-                hint = "plan again with a smaller --ram or --vram: the process itself needs some too"
-                raise InputError(f"out of memory: {error}", where="run", hint=hint) from None
-            raise
+        with _memory_told():
+            blocks = Task("load", "disk", "load", (copy(disk.queue_depth * disk.block_bytes),), ())
+            prepared = partial(prepare, plan, target, draft, engine, devices, link, reader, ways)
+            job = load(prepared, reader, patience(blocks))
+            load_s = time.perf_counter() - began
+            try:
+                job.run(requests, lambda: desk.tick(job), lambda what: line.say(f"specsim: {what}"))
+            except BaseException:
+                with suppress(InputError):  # the first error is the one to tell
+                    desk.tick(job)  # what has finished is kept
+                raise
         measured = engine.timeline()
     predicted = predicted_timeline(plan, job.waves, in_turn=not devices.cuda)
     metrics = _metrics(plan, options, job, load_s, measured, predicted.makespan, itself)
@@ -84,8 +92,16 @@ def run(plan: Plan, options: RunOptions) -> RunResult:
     return RunResult(metrics, writer.path, tuple(desk.samples), tuple(job.waves))
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+@contextmanager
+def _memory_told() -> Iterator[None]:
+    """Raise InputError where memory runs out within, and nothing can be made smaller."""
+    try:
+        yield
+    except (MemoryError, OSError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        hint = "plan again with a smaller --ram or --vram: the process itself needs some too"
+        raise InputError(f"out of memory: {error}", where="run", hint=hint) from None
 
 
 def _in_ram(devices: Devices) -> tuple[str, ...]:
@@ -143,9 +159,9 @@ def _metrics(
     return Metrics(
         requests=job.batches.served,
         useful_tokens=job.batches.useful_tokens,
-        seconds=job.prefill_s + job.decode_s,
-        prefill_s=job.prefill_s,
-        decode_s=job.decode_s,
+        seconds=sum(job.seconds.values()),
+        prefill_s=job.seconds["prefill"],
+        decode_s=job.seconds["decode"],
         load_s=load_s,
         rounds=sum(len(wave.shapes) for wave in job.waves),
         acceptance=acceptance.hazards,
@@ -163,4 +179,5 @@ def _metrics(
         predicted=Predicted.of(plan, _in_ram(job.context.devices)),
         replayed_s=replayed_s,
         between_tasks=1.0 - sum(waiting_on(measured).values()),
+        shrunk=tuple(job.shrunk),
     )

@@ -69,6 +69,11 @@ class Sequence:
             return 0
         return max(0, min(gamma, self.generation.remaining - 1))
 
+    def rewind(self) -> None:
+        """A pass was broken off: the draft's cache holds what was committed only, as the target's always does."""
+        if self.draft_cache is not None:
+            self.draft_cache.length = min(self.draft_cache.length, len(self.tokens) - 1)
+
     def commit(self, emitted: Many[int]) -> int:
         """Take what a pass has emitted, nothing if it only restored, and roll the caches back to it; returns how many
         tokens were kept."""

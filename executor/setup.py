@@ -90,7 +90,7 @@ def prepare(
     homes = Homes(target, decision, devices, reader)
     rings = Rings(homes, link, poison=ways.poison)
     homes.load(ledger)
-    rings.allocate(ledger)
+    rings.allocate(ledger, decision.policy.ring_slots)
     draft_arch = draft.architecture if draft is not None else None
     admission = Admission(decision, target.architecture, draft_arch, devices, ledger, ways.decode)
     batches = Batches(decision.policy, join_tokens(case.workload), admission.expect, admission.admit, admission.release)
@@ -169,8 +169,8 @@ def _drafts(
     device = devices.of(policy.processor)
 
     def load() -> ResidentModel:
-        ledger.take(home, "draft weights", whole_bytes(draft.architecture.model))
-        return load_resident(draft, ways.numerics, device, reader)
+        with ledger.taking(home, "draft weights", whole_bytes(draft.architecture.model)):
+            return load_resident(draft, ways.numerics, device, reader)
 
     return DraftContext(
         policy,

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -53,6 +53,7 @@ class Reader:
     `direct`: read with O_DIRECT (True), through the page cache (False), or directly until a file system refuses, and
     from then on through the page cache (None). What went through it is dropped from it where `drop_cache`. `throttle`
     is called with the bytes of each read and when it began (by `time.perf_counter`), in the thread that read it.
+    `total` bytes have been read so far, and `pending` reads are under way.
     """
 
     def __init__(
@@ -71,7 +72,8 @@ class Reader:
         self._direct = direct is not False and _DIRECT_FLAG is not None
         self._may_fall_back = direct is None
         self._descriptors: dict[tuple[Path, bool], int] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # guards them, and the total
+        self.total = self.pending = 0
 
     def read(self, layout: Layout, buffer: Tensor) -> int:
         """Fill `buffer` with the extents of a `direct` layout; returns the bytes that came from the disk.
@@ -122,9 +124,10 @@ class Reader:
         helpers = [threading.Thread(target=drain, name="read", daemon=True) for _ in range(self.queue_depth - 1)]
         begun = []
         try:
-            for helper in helpers[: len(blocks) - 1]:
-                helper.start()
-                begun.append(helper)
+            with suppress(RuntimeError):  # no more threads to be had: fewer read, and all is read
+                for helper in helpers[: len(blocks) - 1]:
+                    helper.start()
+                    begun.append(helper)
             drain()
         finally:
             blocks.clear()
@@ -155,8 +158,9 @@ class Reader:
         direct = self._direct
         began = time.perf_counter()
         try:
-            descriptor = self._descriptor(file, direct)
-            count = os.preadv(descriptor, [memory if direct else memory[:_VISITING]], offset)
+            with self._under_way():
+                descriptor = self._descriptor(file, direct)
+                count = os.preadv(descriptor, [memory if direct else memory[:_VISITING]], offset)
             if not direct and self.drop_cache:
                 _drop(descriptor, offset, count)
         except OSError as error:
@@ -166,7 +170,19 @@ class Reader:
             raise InputError(f"cannot read it at byte {offset}: {error.strerror}", where=str(file)) from None
         if self.throttle is not None:
             self.throttle(count, began)
+        with self._lock:
+            self.total += count
         return count, direct
+
+    @contextmanager
+    def _under_way(self) -> Iterator[None]:
+        with self._lock:
+            self.pending += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.pending -= 1
 
     def _descriptor(self, file: Path, direct: bool) -> int:
         with self._lock:

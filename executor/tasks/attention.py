@@ -66,14 +66,20 @@ def kv_in(c: Context, name: TaskName, task: Task) -> int | None:
 
 def kv_out(c: Context, name: TaskName, task: Task) -> int | None:
     """The new positions go home. The pass itself may have ended meanwhile."""
-    visitor = c.visitors.pop((visit(name), layer_of(name), name.micro), None)
+    return send_home(c, (visit(name), layer_of(name), name.micro))
+
+
+def send_home(c: Context, key: tuple[str, int, int | None]) -> int | None:
+    """The visitors of a pass, in a layer and a micro-batch."""
+    visitor = c.visitors.get(key)
     if visitor is None:
         return None
     moved = 0
     for segment, cache, visiting in zip(visitor.segments, visitor.homes, visitor.staged, strict=True):
-        home, staged = cache.arena.layers[layer_of(name)], visiting.arena.layers[0]
+        home, staged = cache.arena.layers[key[1]], visiting.arena.layers[0]
         for here, there in shared_runs(cache, visiting, segment.start, segment.end):
             moved += c.link.take_back(home[:, :, here], staged[:, :, there])
+    del c.visitors[key]  # last, so that what failed can be done again
     return moved
 
 

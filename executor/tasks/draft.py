@@ -100,10 +100,11 @@ def prefill(d: DraftContext, name: TaskName, task: Task) -> int | None:
         micro.caches = _working(d, micro, 0)
         micro.known = [0] * len(micro.sequences)
     feeds = [s.tokens[cache.length : -1] for s, cache in zip(micro.sequences, micro.caches, strict=True)]
-    _forward(d, micro.caches, feeds, logits=False)
+    lacking = [i for i, feed in enumerate(feeds) if feed]  # after a broken-off wave not all do
+    _forward(d, [micro.caches[i] for i in lacking], [feeds[i] for i in lacking], logits=False)
     if not d.streamed:
         d.close(name)
-    return 0 if feeds else None
+    return 0 if lacking else None
 
 
 def kv_in(d: DraftContext, name: TaskName, task: Task) -> int | None:

@@ -126,6 +126,11 @@ class Builder:
             self._rings[device] = Rings(device, self._ring_slots)
         return self._rings[device]
 
+    def resize_rings(self, slots: int) -> None:
+        """From here on rings have so many slots for weights, and nobody uses any of them yet."""
+        self._ring_slots = slots
+        self._rings.clear()
+
     def copy(self, byte_count: float, *, pinned: bool = True) -> tuple[Work, ...]:
         """The work of a copy; equal copies share one value, so that they are priced once."""
         key = (byte_count, pinned)

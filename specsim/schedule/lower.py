@@ -53,14 +53,21 @@ def append_round(
 
 
 def append_prefill(
-    b: Builder, case: Case, decision: Decision, lengths: Sequence[float], after: Deps, first: int = 0
+    b: Builder,
+    case: Case,
+    decision: Decision,
+    lengths: Sequence[float],
+    after: Deps,
+    first: int = 0,
+    others: Sequence[float] = (),
 ) -> Deps:
     """Append sweeps over the target's layers for prompts of the given `lengths`, then the draft's own prefill; returns
     the tasks that end it. The ends of the sweeps and of the transition become two entries of `b.round_ends`.
 
     A sweep takes `prefill_batch` prompts, so its weights are streamed once for all of them. Sweeps are numbered from
     `first`, and the transition has the number of the first; the first sweep waits for `after`, its loads do not. Sweeps
-    follow one another, over several stages closely.
+    follow one another, over several stages closely. `others` are the lengths of sequences that the target has prefilled
+    before; the draft may lack them.
     """
     policy, machine = decision.policy, case.machine
     layers, place, model = on_main(decision.layers, machine.main), layout(case, policy), one_share(case, policy)
@@ -76,7 +83,7 @@ def append_prefill(
             ends, swept = done, done
     ends = swept or after
     b.round_ends.append(ends)
-    ends = _append_transition(b, case, policy.gamma, policy.draft, lengths, ends, first)
+    ends = _append_transition(b, case, policy.gamma, policy.draft, [*lengths, *others], ends, first)
     b.round_ends.append(ends)
     return ends
 

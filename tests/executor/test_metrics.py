@@ -141,7 +141,7 @@ def test_a_plan_that_does_not_speculate_predicts_no_acceptance() -> None:
 def test_the_file_has_measured_and_predicted_side_by_side(tmp_path: Path) -> None:
     assert METRICS.write(tmp_path) == tmp_path / "metrics.json"
     found = json.loads((tmp_path / "metrics.json").read_text())
-    assert found == METRICS.to_dict() | {"acceptance": [0.75, 0.5], "predicted": found["predicted"]}
+    assert found == METRICS.to_dict() | {"acceptance": [0.75, 0.5], "shrunk": [], "predicted": found["predicted"]}
     assert found["tokens_per_second"] == 12.0
     assert found["predicted"]["tokens_per_second"] == 10.0
     assert found["predicted"]["acceptance"] == [0.7, 0.7]

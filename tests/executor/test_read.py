@@ -171,6 +171,25 @@ def test_an_error_in_any_thread_is_the_callers_and_leaves_no_thread(
     assert set(threading.enumerate()) <= before
 
 
+def test_threads_that_the_system_does_not_give_are_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really, given = threading.Thread.start, []
+
+    def start(self: threading.Thread) -> None:
+        if given:
+            raise RuntimeError("can't start new thread")
+        given.append(self)
+        really(self)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    file = random_file(tmp_path / "a", 6 * PAGE)
+    reader = Reader(queue_depth=4, block_bytes=PAGE)
+    assert read(reader, direct(unit_of(file, (0, 6 * PAGE)))) == (6 * PAGE, [file.read_bytes()])
+    assert (len(given), reader.total) == (1, 6 * PAGE)
+    reader.close()
+
+
 def test_closing_does_not_wait_for_a_disk_that_hangs(tmp_path: Path) -> None:
     file, hanging, go_on = tmp_path / "f", threading.Barrier(3), threading.Event()
     file.write_bytes(bytes(4 * BLOCK))

@@ -196,21 +196,58 @@ def test_a_full_disk_keeps_the_outputs_that_fitted(
     assert [line["output_ids"] for line in outputs(tmp_path / "out")] == expected(folder)[:2]
 
 
+def break_off(patch: pytest.MonkeyPatch, error: BaseException, *, once: bool = False) -> None:
+    """Batches of two: the second wave's prefill fails, once or again and again."""
+    real, failed = feedforward.ffn, []
+
+    def fail(c: Any, name: Any, task: Any) -> int:
+        if name.phase == "prefill" and name.round >= 1 and not (once and failed):
+            failed.append(name)
+            raise error
+        return real(c, name, task)
+
+    patch.setitem(table.TARGET, "ffn", fail)
+
+
 def test_an_error_in_mid_run_keeps_what_has_finished(
     folder: Path, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Batches of two: the second wave's prefill fails, the first wave's outputs are there."""
-    real = feedforward.ffn
+    break_off(monkeypatch, InputError("the disk is on fire"))
+    assert refused(plan, options(folder, tmp_path / "out")) == "the disk is on fire"
+    assert [line["id"] for line in outputs(tmp_path / "out")] == ["r0", "r1"]
 
-    def fail(c: Any, name: Any, task: Any) -> int:
-        if name.phase == "prefill" and name.round == 1:
-            raise MemoryError("cannot allocate 3 GiB")
-        return real(c, name, task)
 
-    monkeypatch.setitem(table.TARGET, "ffn", fail)
+def test_out_of_memory_goes_on_with_less_at_once_and_says_so(
+    folder: Path, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    break_off(monkeypatch, torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB."), once=True)
+    result = run(plan, options(folder, tmp_path / "out"))
+    told = "out of memory in prefill: going on with 1 sequences in a prefill sweep in place of 2"
+    assert capsys.readouterr().err == f"specsim: {told}\n"
+    assert result.metrics.shrunk == (told,)
+    assert json.loads((tmp_path / "out/metrics.json").read_text())["shrunk"] == [told]
+    found = sorted(outputs(tmp_path / "out"), key=lambda line: line["id"])
+    assert [line["output_ids"] for line in found] == expected(folder)
+
+
+def test_out_of_memory_with_the_least_at_once_is_one_line(
+    folder: Path, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_off(monkeypatch, MemoryError("cannot allocate 3 GiB"))
     told = refused(plan, options(folder, tmp_path / "out"))
     assert told.startswith("run: out of memory: cannot allocate 3 GiB; plan again with a smaller --ram")
     assert [line["id"] for line in outputs(tmp_path / "out")] == ["r0", "r1"]
+
+
+def test_out_of_memory_while_loading_is_one_line(
+    folder: Path, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr("executor.checkpoint.read.mmap.mmap", fail)
+    told = refused(plan, options(folder, tmp_path / "out"))
+    assert told.startswith("run: out of memory: [Errno 12] Cannot allocate memory; plan again with a smaller --ram")
 
 
 def test_an_interrupt_keeps_what_has_finished(
