@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from queue import SimpleQueue
 from typing import Final
 
 from executor.job import Job
 from executor.outputs import Output, OutputWriter
 from executor.progress import Progress, ProgressLine
+from executor.requests import Generation
+from executor.signals import undisturbed
 
 #: outputs that are kept to be shown at the end
 SAMPLES: Final = 3
@@ -19,15 +22,20 @@ class Desk:
 
     def tick(self, job: Job) -> None:
         """Called a few times a second by the thread that owns the run."""
-        while not job.batches.finished.empty():
-            generation = job.batches.finished.get()
+        if not job.batches.finished.empty():
+            with undisturbed():  # what is no longer in the queue is in the file
+                self._write(job.batches.finished)
+        self.line.update(self._progress(job))
+
+    def _write(self, finished: SimpleQueue[Generation]) -> None:
+        while not finished.empty():
+            generation = finished.get()
             reason = generation.finish_reason
             assert reason is not None, "only finished requests are handed over"
             output = Output(generation.request.id, tuple(generation.output_ids), generation.text, reason)
             self.writer.write(output)
             if len(self.samples) < SAMPLES:
                 self.samples.append(output)
-        self.line.update(self._progress(job))
 
     def _progress(self, job: Job) -> Progress:
         batches = job.batches

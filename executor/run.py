@@ -13,7 +13,7 @@ from executor.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from executor.checkpoint.read import Reader
 from executor.desk import Desk
 from executor.devices import Devices, devices_for, lanes_for, worker_for
-from executor.engine import Engine
+from executor.engine import LEAVING_S, Engine
 from executor.job import Job
 from executor.links import Link, Pacer
 from executor.loading import load
@@ -82,7 +82,9 @@ def run(plan: Plan, options: RunOptions) -> RunResult:
                 job.run(requests, lambda: desk.tick(job), lambda what: line.say(f"specsim: {what}"))
             except BaseException:
                 with suppress(InputError):  # the first error is the one to tell
-                    desk.tick(job)  # what has finished is kept
+                    desk.tick(job)  # what has finished is kept,
+                    engine.stop(LEAVING_S)
+                    desk.tick(job)  # and what finishes in the tasks that run now
                 raise
         measured = engine.timeline()
     predicted = predicted_timeline(plan, job.waves, in_turn=not devices.cuda)

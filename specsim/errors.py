@@ -10,6 +10,10 @@ from typing import Final
 _LONGEST: Final = 2000
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: whatever is cleaned up after Ctrl-C is cleaned up after it, too."""
+
+
 class SpecsimError(Exception):
     """Root of every error that specsim raises on purpose. Subclasses set `exit_status`."""
 

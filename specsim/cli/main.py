@@ -2,7 +2,7 @@
 
 stdout carries data. Progress and errors go to stderr, an error as one line. The exit status is 0 when done, 1
 for no feasible plan, 2 for bad input, 70 for a bug in specsim, 130 after an interrupt,
-and 141 when the reader of stdout went away.
+141 when the reader of stdout went away, and 143 after SIGTERM.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ import click
 from click.shell_completion import shell_complete
 
 from specsim import __version__
-from specsim.errors import SpecsimError, UnknownNameError
+from specsim.errors import SpecsimError, Terminated, UnknownNameError
 
 BAD_INPUT: Final = 2
 INTERNAL_ERROR: Final = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED: Final = 128 + 2  # what a shell reports after SIGINT
 READER_GONE: Final = 128 + 13  # and after SIGPIPE
+TERMINATED: Final = 128 + 15  # and after SIGTERM
 
 
 class Lazy(NamedTuple):
@@ -101,8 +102,8 @@ def entry(argv: Sequence[str] | None = None, group: click.Group = main) -> int:
         if sys.stdout is not None:  # it is in a process that was started without one
             sys.stdout.flush()  # so that a reader who has gone is noticed here and not at interpreter exit
         return status
-    except (KeyboardInterrupt, click.Abort):
-        return INTERRUPTED
+    except (KeyboardInterrupt, click.Abort) as error:
+        return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
     except BrokenPipeError:
         # What is still buffered has nowhere to go; the interpreter would try once more at exit, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from io import TextIOWrapper
+from types import FrameType
+from typing import Final
 
 from specsim.cli.main import entry
+from specsim.errors import Terminated
+
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def command() -> int:
@@ -14,7 +20,22 @@ def command() -> int:
     if sys.stderr is None:  # `2>&-`: what is told then is told to nobody
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (as long as the process)
     keep_stdout()
+    hear_signals()
     return entry()
+
+
+def hear_signals() -> None:
+    """SIGINT and SIGTERM end the command in good order, and a second one ends it at once. What the process was told to
+    ignore it ignores."""
+    for number in _ENDING:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _end)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    for each in _ENDING:
+        signal.signal(each, signal.SIG_DFL)
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
 
 def keep_stdout() -> None:

@@ -12,7 +12,7 @@ import click
 from specsim.cli.options import check_picture, format_option
 from specsim.cli.running import draw_rounds, rates
 from specsim.cli.tables import render
-from specsim.errors import InputError
+from specsim.errors import InputError, Terminated
 from specsim.planfile import read_plan
 from specsim.runtime import executor
 from specsim.timeline.trace import read_trace
@@ -76,9 +76,10 @@ def run(plan_file: str, fmt: str, throttles: Sequence[str], plot: str | None, **
     execute = executor("executor.run").run
     try:
         result = execute(plan, asked)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as end:
         kept = executor("executor.outputs").count_outputs(asked.out)
-        click.echo(f"specsim: interrupted; {kept} finished outputs are kept in {asked.out}", err=True)
+        how = "terminated" if isinstance(end, Terminated) else "interrupted"
+        click.echo(f"specsim: {how}; {kept} finished outputs are kept in {asked.out}", err=True)
         raise
     if fmt == "json":
         answer = {"outputs": str(result.outputs), **result.metrics.to_dict()}
@@ -118,6 +119,7 @@ def _remarks(metrics: Any) -> Iterator[str]:
         yield f"acceptance by position {shares}, of {ran.proposed} proposed tokens"
     moved = ", ".join(f"{stream} {show(count, 'bytes')}" for stream, count in ran.bytes_moved.items() if count)
     yield f"moved {moved or 'nothing'} in {ran.rounds} rounds; loading took {show(ran.load_s, 'seconds')}"
+    yield from ran.shrunk
     yield f"from one task to the next, where all waited for that: {ran.between_tasks:.1%} of the time"
 
 
