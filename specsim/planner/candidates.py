@@ -29,6 +29,9 @@ RING_SLOTS: Final = (3, 2, 6)
 KV_PIECE: Final = 512 * MiB
 #: prompt tokens of one micro-batch of prefill attention
 PREFILL_TOKENS: Final = 16384
+#: share of the fast memory that such a piece, and what a micro-batch of attention computes with, may take each: where
+#: memory is short, more micro-batches cost less time than what they leave free saves
+MICRO_SHARE: Final = 1 / 32
 #: share of the fast memory that the activations of a prefill sweep may take
 SWEEP_SHARE: Final = 0.25
 #: the most that a prefill sweep is cut further. Sweeps that compute for longer than weights stream cost nothing, and
@@ -196,10 +199,10 @@ def make(
     prefill_batch = min(fixed.prefill_batch or math.ceil(_prefill_batch(case, in_flight) / cuts), in_flight)
     prompts = float(prompt_lengths(workload)[:prefill_batch].sum())
     refill = workload.requests > in_flight if fixed.refill is None else fixed.refill
-    micro = math.ceil(batch * (gamma + 1) / CHUNK_TOKENS)
+    micro = micro_batches(case, batch * (gamma + 1), CHUNK_TOKENS)
     if case.machine.gpu is not None:
         kv = kv_bytes(case.target, kv_positions(workload, in_flight, gamma)) / batches
-        micro = max(micro, math.ceil(kv / KV_PIECE))
+        micro = max(micro, math.ceil(kv / min(KV_PIECE, _micro_share(case))))
     policy = Policy(
         gamma=gamma,
         batch=batch,
@@ -208,13 +211,24 @@ def make(
         ring_slots=ring_slots if fixed.ring_slots is None else fixed.ring_slots,
         part_bytes=part_bytes(case),
         verify_micro_batches=min(micro, batch),
-        prefill_micro_batches=max(1, min(math.ceil(prompts / PREFILL_TOKENS), prefill_batch)),
+        prefill_micro_batches=min(micro_batches(case, prompts, PREFILL_TOKENS), prefill_batch),
         expert_fetch=fetch,  # type: ignore[arg-type]
         refill=refill,
         stages=split.stages,
         tensor=split.tensor,
     )
     return Candidate(strategy, policy, cuts)
+
+
+def micro_batches(case: Case, tokens: float, most: float) -> int:
+    """Of attention over `tokens` tokens: each of at most `most` tokens, and of its share of the fast memory."""
+    whole = workspaces(case.target, tokens, 1, 0.0)["attention workspace"]
+    return max(1, math.ceil(tokens / most), math.ceil(whole / _micro_share(case)))
+
+
+def _micro_share(case: Case) -> float:
+    """Bytes."""
+    return MICRO_SHARE * case.machine.budgets()[case.machine.fast]
 
 
 def _fetches(case: Case, sequences: int, gamma: int, fixed: Fixed) -> tuple[str, ...]:
@@ -241,7 +255,7 @@ def _prefill_batch(case: Case, in_flight: int) -> int:
     batch = in_flight
     while batch > 1:
         tokens = float(lengths[:batch].sum())
-        micro = max(1, math.ceil(tokens / PREFILL_TOKENS))
+        micro = min(micro_batches(case, tokens, PREFILL_TOKENS), batch)
         if sum(workspaces(case.target, tokens, micro, batch, part_bytes=part_bytes(case)).values()) <= budget:
             break
         batch = math.ceil(batch / 2)

@@ -43,27 +43,27 @@ def _changes(case: Case, fixed: Fixed, missing: Mapping[tuple[str, str], float])
     """Changes that were tried and fit, cheapest first."""
     if fixed.batch is not None and fixed.batch > 1:
         smaller = [n for n in (256, 128, 64, 32, 16, 8, 4, 2, 1) if n < fixed.batch]
-        fit = next((n for n in smaller if _fits(case, replace(fixed, batch=n))), None)
+        fit = next((n for n in smaller if fits(case, replace(fixed, batch=n))), None)
         if fit is not None:
             yield f"a batch of {fit}"
     names = ("ring_slots", "attention", "kv", "placement", "draft_kv", "draft_batch", "expert_fetch", "strategy")
     for name in names:
-        if getattr(fixed, name) is not None and _fits(case, replace(fixed, **{name: None})):
+        if getattr(fixed, name) is not None and fits(case, replace(fixed, **{name: None})):
             yield f"{name} left to the planner"
     if (
         case.acceptance is not None
         and fixed.gamma
-        and _fits(case.plain(), replace(fixed, gamma=0, draft_kv=None, draft_batch=None))
+        and fits(case.plain(), replace(fixed, gamma=0, draft_kv=None, draft_batch=None))
     ):
         yield "no draft"
     short: dict[str, float] = {}
     for (_, memory), size in missing.items():
         if memory in BUDGETS:
             short[memory] = max(short.get(memory, 0.0), size)
-    for extra in (1.0, 1.1, 1.5, 2.0, 3.0):
+    for extra in (1.0, 1.05, 1.1, 1.5, 2.0, 3.0):  # with more memory, micro-batches are larger
         budgets = {m: _shown(case.machine.budgets()[m] + max(extra * size, MiB)) for m, size in short.items()}
         larger = replace(case.machine, **{BUDGETS[m]: budget for m, budget in budgets.items()})  # type: ignore[arg-type]
-        if budgets and _fits(case.on(larger), fixed):
+        if budgets and fits(case.on(larger), fixed):
             has = case.machine.budgets()
             yield " and ".join(
                 f"{show(b, 'bytes')} of {m} for the plan (now {show(has[m], 'bytes')})" for m, b in budgets.items()
@@ -78,7 +78,7 @@ def _shown(size: float) -> float:
     return math.ceil(size / step) * step
 
 
-def _fits(case: Case, fixed: Fixed) -> bool:
+def fits(case: Case, fixed: Fixed) -> bool:
     """Whether any of the least demanding candidates fits."""
     evaluator = Evaluator(case, fixed)
     return any(evaluator.place(c) is not None for c in least_demanding(case, fixed))

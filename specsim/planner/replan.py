@@ -39,6 +39,8 @@ OF_A_KIND: Final = 1
 HEARD: Final = {True: 0.95, False: 0.8}
 #: a neighbour that is simulated too promises to take at most so much of the time
 ALIKE: Final = 1.02
+#: slots of the smallest ring that still overlaps
+LEAST_RING: Final = 2
 #: the schedule that is most like another
 OTHER: Final[dict[str, StrategyName]] = {"serial": "merged", "merged": "serial"}
 #: placements and simulations of a search that follows a change: three quarters of a plan's own placements
@@ -83,7 +85,8 @@ def replan(case: Case, fixed: Fixed, carried: Carried, *, speculate: bool = Fals
     seeds = dict.fromkeys(made for seed in carried.candidates for made in _made(case, fixed, seed, requests))
     tops = []
     for speculative in (True,) if speculate else (False, True):
-        able = [c for c in seeds if _speculates(c) == speculative and walk.seconds(c) < math.inf]
+        kind = [c for c in seeds if _speculates(c) == speculative]
+        able = [c for c in kind if walk.seconds(c) < math.inf] or walk.shrink(kind)
         for strategy in dict.fromkeys(c.strategy for c in able):
             tops.append(walk.uphill(min((c for c in able if c.strategy == strategy), key=walk.seconds)))
     if not tops:
@@ -127,6 +130,16 @@ class _Walk:
             if not better:
                 return best
             best = min(better, key=self.seconds)
+
+    def shrink(self, seeds: Sequence[Candidate]) -> list[Candidate]:
+        """What fits of the seeds with the smallest ring that overlaps, their gamma or the least, and prefill sweeps
+        cut finer: with their batches, or half of them, and so on until something does."""
+        most = max((seed.policy.batch for seed in seeds), default=0)
+        for halvings in range(most.bit_length() if self.fixed.batch is None else 1):
+            smaller = [list(_shrunk(self.case, self.fixed, seed, halvings)) for seed in seeds]
+            if any(self.seconds(each[-1]) < math.inf for each in smaller):  # the last one takes the least
+                return [c for each in smaller for c in each if self.seconds(c) < math.inf]
+        return []
 
     def simulate(self, candidate: Candidate) -> Found:
         placed = self.placed[candidate]
@@ -172,6 +185,16 @@ def _made(case: Case, fixed: Fixed, seed: Candidate, requests: int) -> Iterator[
     for size in (policy.batch, round(policy.batch * case.workload.requests / requests)):
         batch = fixed.batch or max(1, min(size, most))
         yield make(case, strategy, gamma, batch, policy.ring_slots, policy.expert_fetch, fixed, seed.cuts)  # type: ignore[arg-type]
+
+
+def _shrunk(case: Case, fixed: Fixed, seed: Candidate, halvings: int) -> Iterator[Candidate]:
+    """The seed with its batch halved so often, in ever less memory."""
+    policy = seed.policy
+    batch, slots = max(1, policy.batch >> halvings), min(policy.ring_slots, LEAST_RING)
+    least = GAMMAS[0] if policy.gamma and fixed.gamma is None else policy.gamma
+    for gamma in dict.fromkeys((policy.gamma, least)):
+        for cuts in dict.fromkeys((seed.cuts, max(seed.cuts, MOST_CUTS // 4), MOST_CUTS)):
+            yield make(case, seed.strategy, gamma, batch, slots, policy.expert_fetch, fixed, cuts)
 
 
 def _steps(case: Case, fixed: Fixed, c: Candidate) -> Iterator[Candidate]:

@@ -77,7 +77,7 @@ def test_every_memory_that_is_short_is_offered_and_the_offer_fits_as_printed(ram
 
 
 def test_a_batch_that_is_too_large_is_offered_smaller_and_the_smaller_fits() -> None:
-    case = replace(plans.case(vram=40 * MiB), workload=replace(plans.case().workload, requests=256)).plain()
+    case = replace(plans.case(vram=34 * MiB), workload=replace(plans.case().workload, requests=256)).plain()
     fix = {"batch": 256, "strategy": "serial", "refill": False}
     *_, offers = refusal(case, fix)
     smaller = re.search(r"a batch of (\d+)", offers)
