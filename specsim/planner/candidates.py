@@ -51,11 +51,11 @@ ON_GPU: Final = {"attention": ("gpu", "cpu"), "kv": ("vram",), "ffn": ("gpu",), 
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A policy whose draft and placement are still open. `cuts` says into how many each of the largest prefill sweeps
-    that the memory allows is cut."""
+    that its share of the memory allows is cut; less than 1, and it takes more than its share."""
 
     strategy: StrategyName
     policy: Policy
-    cuts: int = 1
+    cuts: float = 1
 
     @property
     def label(self) -> str:
@@ -187,7 +187,7 @@ def make(
     ring_slots: int,
     fetch: str,
     fixed: Fixed,
-    cuts: int = 1,
+    cuts: float = 1,
 ) -> Candidate:
     """The candidate with these numbers; the others follow from them."""
     batches, workload = most_batches(strategy, fixed), case.workload

@@ -39,6 +39,8 @@ OF_A_KIND: Final = 1
 HEARD: Final = {True: 0.95, False: 0.8}
 #: a neighbour that is simulated too promises to take at most so much of the time
 ALIKE: Final = 1.02
+#: prefill sweeps may take so many times their share of the fast memory, if it has no better use: all of it
+LEAST_CUTS: Final = 1 / 4
 #: slots of the smallest ring that still overlaps
 LEAST_RING: Final = 2
 #: the schedule that is most like another
@@ -98,7 +100,11 @@ def replan(case: Case, fixed: Fixed, carried: Carried, *, speculate: bool = Fals
     others = [
         other for c in tops for other in _others(case, fixed, c) if walk.seconds(other) <= ALIKE * walk.seconds(c)
     ]
-    heard = [*map(walk.simulate, (*tops, *others)), *_as_it_was(walk, carried, speculate=speculate)]
+    swept = [walk.sweeps(c) for c in tops]
+    heard = [
+        *map(walk.simulate, dict.fromkeys((*tops, *others, *swept))),
+        *_as_it_was(walk, carried, speculate=speculate),
+    ]
     return max(heard, key=lambda f: f.tokens_per_second)
 
 
@@ -130,6 +136,20 @@ class _Walk:
             if not better:
                 return best
             best = min(better, key=self.seconds)
+
+    def sweeps(self, best: Candidate) -> Candidate:
+        """`best` with longer prefill sweeps, which take more of the memory, or shorter ones, for as long as promises
+        rise."""
+        c = best
+        for factor in (0.5, 2) if self.fixed.prefill_batch is None else ():
+            while LEAST_CUTS <= (cuts := c.cuts * factor) <= MOST_CUTS:
+                policy = c.policy
+                numbers = policy.gamma, policy.batch, policy.ring_slots, policy.expert_fetch
+                other = make(self.case, c.strategy, *numbers, self.fixed, cuts)
+                if other.policy == policy or self.seconds(other) >= self.seconds(c):
+                    break
+                c = other
+        return c
 
     def shrink(self, seeds: Sequence[Candidate]) -> list[Candidate]:
         """What fits of the seeds with the smallest ring that overlaps, their gamma or the least, and prefill sweeps

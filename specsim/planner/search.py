@@ -205,12 +205,12 @@ class Search:
         policy, fixed = c.policy, self.fixed
 
         def near(
-            gamma: int = policy.gamma, batch: int = policy.batch, slots: int = policy.ring_slots, cuts: int = c.cuts
+            gamma: int = policy.gamma, batch: int = policy.batch, slots: int = policy.ring_slots, cuts: float = c.cuts
         ) -> Candidate:
             return make(self.case, c.strategy, gamma, batch, slots, policy.expert_fetch, fixed, cuts)
 
         if fixed.prefill_batch is None:
-            for cuts in (2 * c.cuts, c.cuts // 2):
+            for cuts in (2 * c.cuts, c.cuts / 2):
                 if 1 <= cuts <= MOST_CUTS and near(cuts=cuts).policy != policy:
                     yield near(cuts=cuts)
         if fixed.ring_slots is None and policy.ring_slots:
