@@ -105,8 +105,8 @@ class Batches:
             self.active[name] = [s for s in batch if not s.done]
 
     def refill(self, name: str) -> None:
-        """Put those next in line into a batch's free places, as many as one pass may take the prompts of, and
-        one at least."""
+        """Put those next in line into a batch's free places, as many as one pass may take the tokens of, but one in any
+        case: with what was committed before, a request may be longer than any prompt."""
         batch = self.active[name]
         taken = 0
         while self.waiting_to_refill and len(batch) < self.policy.batch:

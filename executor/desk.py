@@ -1,11 +1,11 @@
-"""Who looks after a run while it goes: writes outputs as requests finish, and keeps the progress line."""
+"""Who looks after a run while it goes: keeps the journal, writes outputs as requests finish, and the progress line."""
 
 from __future__ import annotations
 
-from queue import SimpleQueue
 from typing import Final
 
 from executor.job import Job
+from executor.journal import Journal
 from executor.outputs import Output, OutputWriter
 from executor.progress import Progress, ProgressLine
 from executor.requests import Generation
@@ -16,26 +16,32 @@ SAMPLES: Final = 3
 
 
 class Desk:
-    def __init__(self, writer: OutputWriter, line: ProgressLine, requests: int) -> None:
-        self.writer, self.line, self.requests = writer, line, requests
+    """Of `requests` that are to be served; `writer` may have written others before."""
+
+    def __init__(self, journal: Journal, writer: OutputWriter, line: ProgressLine, requests: int) -> None:
+        self.journal, self.writer, self.line, self.requests = journal, writer, line, requests
+        self.before = writer.written
         self.samples: list[Output] = []
 
     def tick(self, job: Job) -> None:
-        """Called a few times a second by the thread that owns the run."""
-        if not job.batches.finished.empty():
-            with undisturbed():  # what is no longer in the queue is in the file
-                self._write(job.batches.finished)
-        self.line.update(self._progress(job))
+        """Called a few times a second by the thread that owns the run.
 
-    def _write(self, finished: SimpleQueue[Generation]) -> None:
-        while not finished.empty():
-            generation = finished.get()
-            reason = generation.finish_reason
-            assert reason is not None, "only finished requests are handed over"
-            output = Output(generation.request.id, tuple(generation.output_ids), generation.text, reason)
-            self.writer.write(output)
-            if len(self.samples) < SAMPLES:
-                self.samples.append(output)
+        What has ended is looked for first, so that its last tokens are in the journal before its output is written; but
+        it is written even where the journal cannot be.
+        """
+        with undisturbed():  # what is no longer in the queue is in the file
+            ended: list[Generation] = []
+            while not job.batches.finished.empty():
+                ended.append(job.batches.finished.get())
+            try:
+                self.journal.write()
+            finally:
+                for generation in ended:
+                    output = Output.of(generation)
+                    self.writer.write(output)
+                    if len(self.samples) < SAMPLES:
+                        self.samples.append(output)
+        self.line.update(self._progress(job))
 
     def _progress(self, job: Job) -> Progress:
         batches = job.batches
@@ -43,7 +49,7 @@ class Desk:
             phase=job.phase,
             requests=self.requests,
             prefilled=batches.served,
-            finished=self.writer.written,
+            finished=self.writer.written - self.before,
             tokens=batches.useful_tokens,
             wanted=sum(s.generation.remaining for s in (*batches.in_flight, *batches.paused))
             + sum(r.max_new_tokens - len(r.committed) for r in batches.waiting),

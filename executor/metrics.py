@@ -10,9 +10,12 @@ from pathlib import Path
 from statistics import fmean, variance
 from typing import Any, Final
 
+import msgspec
+
 from executor.outputs import write_whole
 from specsim.acceptance import expected_tokens
 from specsim.answer import Plan
+from specsim.errors import InputError
 from specsim.units import show
 
 METRICS: Final = "metrics.json"
@@ -117,6 +120,14 @@ class Predicted:
 
 
 @dataclass(frozen=True, slots=True)
+class Earlier:
+    """What a resumed run had before it went on: requests that had ended, and tokens that were committed."""
+
+    requests: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Metrics:
     """A run in numbers. `seconds` go from the start of the first prefill to the last token, of them `prefill_s` in
     sweeps and `decode_s` in rounds; `load_s` was before that. The four of acceptance are an `AcceptanceCounter`'s;
@@ -126,7 +137,8 @@ class Metrics:
     `bytes_moved` by stream. `replayed_s` is what the cost model gives for these prompts and rounds as they turned out,
     where the plan had to guess them; `between_tasks` the share (0..1) of `seconds` in which what everything waited for
     had ended and what waited had not begun: what the engine adds. `shrunk` says what was made smaller after out of
-    memory, in that order."""
+    memory, in that order. All of it counts what was done since the run was resumed, if it was: `earlier` is what there
+    was before, and None otherwise."""
 
     requests: int
     useful_tokens: int
@@ -151,6 +163,7 @@ class Metrics:
     replayed_s: float
     between_tasks: float
     shrunk: Sequence[str] = ()
+    earlier: Earlier | None = None
 
     @property
     def tokens_per_second(self) -> float:
@@ -185,6 +198,17 @@ class Metrics:
         if self.peak_process_bytes is not None:
             rows.append(_row("peak, all in all", self.peak_process_bytes, predicted.peak_process_bytes, "bytes"))
         return rows
+
+
+def read_metrics(directory: str | Path) -> Metrics:
+    """What `Metrics.write` left in `directory`. Raises InputError where that is not there."""
+    path = Path(directory) / METRICS
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Metrics)
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from None
+    except msgspec.DecodeError as error:
+        raise InputError(f"is not the metrics of a run: {error}", where=str(path)) from None
 
 
 def _row(what: str, measured: float, predicted: float | None, dimension: str = "") -> tuple[str, str, str, str]:

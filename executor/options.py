@@ -23,7 +23,8 @@ class RunOptions:
 
     Temperature 0 is greedy decoding. `max_new_tokens` and `stop` hold for prompts that have none of their own, None
     being what the plan was made for. `throttle` is bytes/s by what is slowed down (see `THROTTLED`); `emulate_gpu`
-    plays a plan's GPU on the CPU; `limit` runs the first prompts only. Raises InputError for what makes no sense.
+    plays a plan's GPU on the CPU; `limit` runs the first prompts only; `resume` goes on with the run that was begun in
+    `out`, if one was. Raises InputError for what makes no sense.
     """
 
     target: Path
@@ -42,6 +43,7 @@ class RunOptions:
     emulate_gpu: bool = False
     threads: int | None = None
     limit: int | None = None
+    resume: bool = False
 
     def __post_init__(self) -> None:
         for name in ("max_new_tokens", "threads", "limit"):
@@ -75,9 +77,11 @@ class RunOptions:
 @dataclass(frozen=True, slots=True)
 class RunResult:
     """A finished run. `outputs` is the path of outputs.jsonl, `samples` are the first of its outputs, a few; `waves`
-    say what was done, so that it can be priced once more."""
+    say what was done, so that it can be priced once more. `over` says that the run had ended before, and that nothing
+    was done but to read its metrics."""
 
     metrics: Metrics
     outputs: Path
     samples: tuple[Output, ...]
     waves: tuple[Wave, ...] = ()
+    over: bool = False

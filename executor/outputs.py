@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from executor.requests import FinishReason
+from executor.requests import FinishReason, Generation
 from specsim.errors import InputError
+from specsim.records import append_whole
 
 OUTPUTS: Final = "outputs.jsonl"
 
@@ -24,6 +26,13 @@ class Output:
     output_ids: tuple[int, ...]
     text: str | None
     finish_reason: FinishReason
+
+    @classmethod
+    def of(cls, generation: Generation) -> Output:
+        """Of a request that has ended."""
+        reason = generation.finish_reason
+        assert reason is not None, "only what has ended is put out"
+        return cls(generation.request.id, tuple(generation.output_ids), generation.text, reason)
 
     @property
     def useful_tokens(self) -> int:
@@ -45,38 +54,54 @@ class Output:
 class OutputWriter:
     """Appends outputs to `directory`/outputs.jsonl, which holds whole lines only, whatever happens.
 
-    Makes the directory. Raises InputError where it cannot, and where the file has outputs already.
+    Makes the directory. With `known`, goes on with a file that has outputs: a line that is not known is cut off, and
+    all behind it. Raises InputError where the file cannot be written, and where it has outputs already otherwise.
     """
 
-    def __init__(self, directory: str | Path) -> None:
+    def __init__(self, directory: str | Path, known: Callable[[bytes], bool] | None = None) -> None:
         self.path = Path(directory) / OUTPUTS
         self.written = 0
+        self._bytes = 0
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         except OSError as error:
             what = f"cannot be written: {error.strerror}"
             raise InputError(what, where=str(self.path), hint="choose another -o") from None
-        self._bytes = 0
-        if os.fstat(self._file).st_size:
+        try:
+            if known is not None:
+                self._keep(known)
+            elif os.fstat(self._file).st_size:
+                raise InputError("has outputs already", where=str(self.path), hint="choose another -o")
+        except BaseException:
             self.close()
-            raise InputError("has outputs already", where=str(self.path), hint="choose another -o")
+            raise
 
     def write(self, output: Output) -> None:
         """Append a line; it has reached the operating system on return. Raises InputError, as on a full disk; the
         part of the line that was written is taken back then."""
         line = output.line()
-        rest = memoryview(line)
         try:
-            while rest:  # a disk that fills up takes a part first, and refuses the next
-                rest = rest[os.write(self._file, rest) :]
+            append_whole(self._file, line, self._bytes)
         except OSError as error:
-            with contextlib.suppress(OSError):  # the first error is the one to tell
-                os.ftruncate(self._file, self._bytes)
-            hint = f"it keeps {self.written} outputs; make room or choose another -o"
+            hint = f"it keeps {self.written} outputs; make room, and go on with --resume"
             raise InputError(f"cannot be written: {error.strerror}", where=str(self.path), hint=hint) from None
         self._bytes += len(line)
         self.written += 1
+
+    def sync(self) -> None:
+        """Return when all lines are on the disk."""
+        with contextlib.suppress(OSError):  # of a device, say, that has no disk
+            os.fsync(self._file)
+
+    def _keep(self, known: Callable[[bytes], bool]) -> None:
+        with open(os.dup(self._file), "rb") as file:
+            for line in file:
+                if not known(line):
+                    os.ftruncate(self._file, self._bytes)
+                    break
+                self._bytes += len(line)
+                self.written += 1
 
     def close(self) -> None:
         """May be called again."""

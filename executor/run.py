@@ -14,18 +14,20 @@ from executor.checkpoint.read import Reader
 from executor.desk import Desk
 from executor.devices import Devices, devices_for, lanes_for, worker_for
 from executor.engine import LEAVING_S, Engine
+from executor.identity import asked
 from executor.job import Job
+from executor.journal import Journal
 from executor.links import Link, Pacer
 from executor.loading import load
-from executor.metrics import Metrics, Predicted
+from executor.metrics import Earlier, Metrics, Predicted, read_metrics
 from executor.options import RunOptions, RunResult
-from executor.outputs import OutputWriter
 from executor.patience import Patience
 from executor.process import check_room, keep_heap_small, peak_bytes, resident_bytes
 from executor.progress import ProgressLine
 from executor.prompts import check_against_plan, read_prompts
 from executor.replay import predicted_timeline
 from executor.requests import Request
+from executor.resume import open_outputs
 from executor.setup import NUMERICS, Ways, prepare
 from executor.shrink import is_out_of_memory
 from executor.speculation.sampling import Sampling
@@ -44,8 +46,8 @@ from specsim.timeline.trace import write_trace
 def run(plan: Plan, options: RunOptions) -> RunResult:
     """Do what the plan says; outputs.jsonl, metrics.json and trace.json go to `options.out`.
 
-    Raises InputError for bad input, where it can be known before anything is allocated. What has finished before an
-    error is in outputs.jsonl.
+    With `options.resume` goes on with the run that was begun there. Raises InputError for bad input, where it can be
+    known before anything is allocated. What has finished before an error is in outputs.jsonl.
     """
     options.check(plan)
     if options.threads is not None:
@@ -60,15 +62,21 @@ def run(plan: Plan, options: RunOptions) -> RunResult:
     keep_heap_small()
     itself = resident_bytes()
     check_room(_stores(plan, devices), int(machine.host.process_bytes))
-    ways = Ways(NUMERICS[options.numerics], sampling, tokenizer.decode if tokenizer else None)
+    decode = tokenizer.decode if tokenizer else None
+    ways = Ways(NUMERICS[options.numerics], sampling, decode)
     with ExitStack() as stack:
-        writer = stack.enter_context(OutputWriter(options.out))
+        journal = stack.enter_context(Journal(options.out))
+        begun = asked(plan, options, target, draft, requests)
+        writer, requests, earlier = open_outputs(journal, begun, requests, options, decode)
+        stack.callback(writer.close)
+        if journal.over:
+            return RunResult(read_metrics(options.out), writer.path, (), over=True)
         disk, patience = machine.disk, Patience(machine, options.throttle)
         pacer = _disk_pacer(machine, options)
         reader = Reader(throttle=pacer, queue_depth=disk.queue_depth, block_bytes=disk.block_bytes)
         stack.callback(reader.close)
         line = stack.enter_context(ProgressLine())
-        desk = Desk(writer, line, len(requests))
+        desk = Desk(journal, writer, line, len(requests))
         engine = stack.enter_context(Engine(lanes_for(devices), worker_for(devices), patience=patience))
         link = _link(machine, devices, options)
         began = time.perf_counter()
@@ -78,6 +86,7 @@ def run(plan: Plan, options: RunOptions) -> RunResult:
             prepared = partial(prepare, plan, target, draft, engine, devices, link, reader, ways)
             job = load(prepared, reader, patience(blocks))
             load_s = time.perf_counter() - began
+            job.batches.record = journal.record
             try:
                 job.run(requests, lambda: desk.tick(job), lambda what: line.say(f"specsim: {what}"))
             except BaseException:
@@ -87,10 +96,12 @@ def run(plan: Plan, options: RunOptions) -> RunResult:
                     desk.tick(job)  # and what finishes in the tasks that run now
                 raise
         measured = engine.timeline()
-    predicted = predicted_timeline(plan, job.waves, in_turn=not devices.cuda)
-    metrics = _metrics(plan, options, job, load_s, measured, predicted.makespan, itself)
-    metrics.write(options.out)
-    write_trace(options.out / "trace.json", {"predicted": predicted, "measured": measured.from_zero()})
+        predicted = predicted_timeline(plan, job.waves, in_turn=not devices.cuda)
+        metrics = _metrics(plan, options, job, load_s, measured, predicted.makespan, itself, earlier)
+        metrics.write(options.out)
+        write_trace(options.out / "trace.json", {"predicted": predicted, "measured": measured.from_zero()})
+        writer.sync()
+        journal.end()
     return RunResult(metrics, writer.path, tuple(desk.samples), tuple(job.waves))
 
 
@@ -156,6 +167,7 @@ def _metrics(
     measured: Timeline,
     replayed_s: float,
     process_bytes: int | None,
+    earlier: Earlier | None,
 ) -> Metrics:
     acceptance = job.batches.acceptance
     return Metrics(
@@ -182,4 +194,5 @@ def _metrics(
         replayed_s=replayed_s,
         between_tasks=1.0 - sum(waiting_on(measured).values()),
         shrunk=tuple(job.shrunk),
+        earlier=earlier,
     )

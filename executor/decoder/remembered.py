@@ -88,10 +88,10 @@ def _identity(mkldnn: bool) -> str | None:
         return None
     settings = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(_SETTINGS)]
     said = "\n".join((torch.__config__.show(), str(mkldnn), *settings, *processor, *own))
-    return hashlib.sha256(said.encode() + _bits()).hexdigest()[:16]
+    return hashlib.sha256(said.encode() + bits()).hexdigest()[:16]
 
 
-def _bits() -> bytes:
+def bits() -> bytes:
     """The bits of a few products, from one row to many: they tell apart what a processor's name does not."""
     made = b""
     for dtype in (torch.bfloat16, torch.float16):

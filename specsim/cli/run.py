@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import click
+from click.core import ParameterSource
 
+from specsim.answer import Plan
 from specsim.cli.options import check_picture, format_option
 from specsim.cli.running import draw_rounds, rates
 from specsim.cli.tables import render
@@ -19,17 +22,21 @@ from specsim.timeline.trace import read_trace
 from specsim.units import show
 from specsim.validation.record import TRACE
 
+DEFAULT: Final = ParameterSource.DEFAULT
+#: options that name a place
+PATHS: Final = frozenset({"target", "draft", "prompts"})
 #: outputs of which the beginning is shown, and its characters
 SAMPLES: Final = 2
 SAMPLE_LENGTH: Final = 100
 
 
 @click.command("run")
-@click.argument("plan_file", metavar="PLAN")
-@click.option("--target", required=True, metavar="DIR", help="Checkpoint directory of the plan's target.")
+@click.argument("plan_file", metavar="[PLAN]", required=False)
+@click.option("--target", metavar="DIR", help="Checkpoint directory of the plan's target.")
 @click.option("--draft", metavar="DIR", help="Checkpoint directory of the plan's draft.")
-@click.option("--prompts", required=True, metavar="FILE", help='JSON lines: {"prompt": ...} or {"input_ids": [...]}.')
-@click.option("-o", "--output", "out", required=True, metavar="DIR", help="Where outputs and metrics go.")
+@click.option("--prompts", metavar="FILE", help='JSON lines: {"prompt": ...} or {"input_ids": [...]}.')
+@click.option("-o", "--output", "out", metavar="DIR", help="Where outputs and metrics go.")
+@click.option("--resume", metavar="DIR", help="Instead of -o: go on with the run there, as it was begun.")
 @click.option(
     "--numerics",
     type=click.Choice(["exact", "fast"]),
@@ -44,9 +51,7 @@ SAMPLE_LENGTH: Final = 100
 @click.option("--max-new-tokens", type=click.IntRange(min=1), help="For prompts that say nothing; default: the plan's.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="End an output where this appears. May be repeated.")
 @click.option("--ignore-eos", is_flag=True, help="Go on after an end token.")
-@click.option(
-    "--throttle", "throttles", multiple=True, metavar="NAME=RATE", help="Slow down disk or link, e.g. disk=500MB/s."
-)
+@click.option("--throttle", multiple=True, metavar="NAME=RATE", help="Slow down disk or link, e.g. disk=500MB/s.")
 @click.option("--emulate-gpu", is_flag=True, help="Play the plan's GPU on the CPU.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads that compute.")
 @click.option("--limit", type=click.IntRange(min=1), help="Run the first N prompts only.")
@@ -56,31 +61,29 @@ SAMPLE_LENGTH: Final = 100
     help="Draw rounds in mid-job, predicted above measured: .png, .svg or .pdf.",
 )
 @format_option("table", "json")
-def run(plan_file: str, fmt: str, throttles: Sequence[str], plot: str | None, **options: Any) -> None:
+def run(plan_file: str | None, fmt: str, plot: str | None, **options: Any) -> None:
     """Execute a plan with real weights.
 
     Writes outputs.jsonl, a line per request as it finishes, then metrics.json and trace.json. Prints measured beside
     predicted.
+
+    What was cut off goes on with --resume DIR: nothing else needs to be given, and what is given must agree with what
+    the run was begun with. With PLAN, --target and --prompts it begins where no run has begun.
     """
     if plot is not None:
         check_picture(plot)  # before the run, not after it
-    plan = read_plan(plan_file)
-    _check_sampling(options)
-    asked = executor("executor.options").RunOptions(
-        **options
-        | {name: Path(options[name]) for name in ("target", "prompts", "out")}
-        | {"draft": Path(options["draft"]) if options["draft"] else None}
-        | {"temperature": options["temperature"] or 0.0, "seed": options["seed"] or 0},
-        throttle=rates(throttles),
-    )
+    plan, asked = _asked(plan_file, options.pop("resume"), options.pop("out"), options)
     execute = executor("executor.run").run
     try:
         result = execute(plan, asked)
     except KeyboardInterrupt as end:
         kept = executor("executor.outputs").count_outputs(asked.out)
         how = "terminated" if isinstance(end, Terminated) else "interrupted"
-        click.echo(f"specsim: {how}; {kept} finished outputs are kept in {asked.out}", err=True)
+        told = f"{kept} finished outputs are kept in {asked.out}; go on with: specsim run --resume {asked.out}"
+        click.echo(f"specsim: {how}; {told}", err=True)
         raise
+    if result.over:
+        click.echo(f"specsim: the run in {asked.out} had ended before; nothing was done", err=True)
     if fmt == "json":
         answer = {"outputs": str(result.outputs), **result.metrics.to_dict()}
         click.echo(json.dumps(answer, indent=2))
@@ -89,6 +92,30 @@ def run(plan_file: str, fmt: str, throttles: Sequence[str], plot: str | None, **
     if plot is not None:
         rate = result.metrics.tokens_per_second
         draw_rounds(plan, rate, read_trace(asked.out / TRACE), plot)
+
+
+def _asked(plan_file: str | None, resume: str | None, out: str | None, options: dict[str, Any]) -> tuple[Plan, Any]:
+    """The plan, and the `executor.options.RunOptions`, given or those that a run was begun with."""
+    context = click.get_current_context()
+    needed = {"PLAN": plan_file, "--target": options["target"], "--prompts": options["prompts"], "-o": out or resume}
+    missing = [name for name, value in needed.items() if value is None]
+    if resume is not None and out is not None:
+        raise InputError(f"--resume {resume} is given too", where=f"-o {out}", hint="give one of them")
+    if resume is not None and missing:
+        given = {name: v for name, v in options.items() if context.get_parameter_source(name) is not DEFAULT}
+        plan, asked = executor("executor.resume").begun(Path(resume))
+        return plan if plan_file is None else read_plan(plan_file), replace(asked, **_values(given))
+    if missing or plan_file is None:
+        raise click.UsageError(f"Missing {' and '.join(missing)}.", context)
+    _check_sampling(options)
+    where = {"out": Path(resume or out or ""), "resume": resume is not None}
+    return read_plan(plan_file), executor("executor.options").RunOptions(**_values(options), **where)
+
+
+def _values(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that say something, as `RunOptions` has them."""
+    values = {name: Path(value) if name in PATHS else value for name, value in options.items() if value is not None}
+    return values | ({"throttle": rates(options["throttle"])} if "throttle" in options else {})
 
 
 def _check_sampling(options: Mapping[str, Any]) -> None:
@@ -120,6 +147,9 @@ def _remarks(metrics: Any) -> Iterator[str]:
     moved = ", ".join(f"{stream} {show(count, 'bytes')}" for stream, count in ran.bytes_moved.items() if count)
     yield f"moved {moved or 'nothing'} in {ran.rounds} rounds; loading took {show(ran.load_s, 'seconds')}"
     yield from ran.shrunk
+    if ran.earlier is not None:
+        had = f"{ran.earlier.requests} requests had ended and {ran.earlier.tokens} tokens were committed"
+        yield f"resumed: {had} before, which count above nowhere"
     yield f"from one task to the next, where all waited for that: {ran.between_tasks:.1%} of the time"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from executor.metrics import Metrics, Predicted
+from executor.metrics import Earlier, Metrics, Predicted
 from executor.options import RunOptions, RunResult
 from executor.outputs import Output, OutputWriter
 from specsim.answer import Plan
@@ -181,9 +181,40 @@ def test_an_interrupt_keeps_what_is_finished_and_says_how_much(
         raise KeyboardInterrupt
 
     stub.ending = interrupted
-    line = f"specsim: interrupted; 3 finished outputs are kept in {tmp_path}/out\n"
+    out = tmp_path / "out"
+    line = f"specsim: interrupted; 3 finished outputs are kept in {out}; go on with: specsim run --resume {out}\n"
     assert plans.call(capsys, *arguments) == (130, "", line)
     assert len((tmp_path / "out" / "outputs.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_run_is_resumed_or_begun_where_it_is_to_be(
+    tmp_path: Path, stub: Stub, arguments: list[str], capsys: Capture
+) -> None:
+    *given, _, out = arguments
+    assert plans.call(capsys, *given, "--resume", out)[0] == 0
+    asked = RunOptions(Path("big"), Path("p.jsonl"), tmp_path / "out", draft=Path("small"), resume=True)
+    assert stub.calls == [(plans.plan(), asked)]
+
+
+def test_an_ended_run_and_an_earlier_part_are_told(stub: Stub, arguments: list[str], capsys: Capture) -> None:
+    def resumed(plan: Plan, options: RunOptions) -> RunResult:
+        result = succeed(plan, options)
+        return replace(result, metrics=replace(result.metrics, earlier=Earlier(3, 120)), over=True)
+
+    stub.ending = resumed
+    _, out, err = plans.call(capsys, *arguments)
+    assert "\nresumed: 3 requests had ended and 120 tokens were committed before, which count above nowhere\n" in out
+    assert err == f"specsim: the run in {arguments[-1]} had ended before; nothing was done\n"
+
+
+def test_what_a_run_needs_is_asked_for(tmp_path: Path, stub: Stub, arguments: list[str], capsys: Capture) -> None:
+    line = "specsim: error: Missing PLAN and --target and --prompts and -o; see specsim run --help\n"
+    assert plans.call(capsys, "run") == (2, "", line)
+    line = f"specsim: error: -o {tmp_path}/out: --resume here is given too; give one of them\n"
+    assert plans.call(capsys, *arguments, "--resume", "here") == (2, "", line)
+    line = "specsim: error: none/journal.jsonl: there is none, so there is no run to go on with; give "
+    assert plans.call(capsys, "run", "--resume", "none")[2].startswith(line)
+    assert stub.calls == []
 
 
 @pytest.mark.parametrize(

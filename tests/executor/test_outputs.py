@@ -79,7 +79,7 @@ def test_a_disk_that_fills_up_in_a_line_keeps_the_lines_before_it(tmp_path: Path
         assert writer.path.read_bytes() == FIRST.line()
         assert str(caught.value) == (
             f"{tmp_path}/outputs.jsonl: cannot be written: File too large; "
-            "it keeps 1 outputs; make room or choose another -o"
+            "it keeps 1 outputs; make room, and go on with --resume"
         )
         writer.write(SECOND)  # there is room again
     assert writer.path.read_bytes() == FIRST.line() + SECOND.line()

@@ -90,7 +90,7 @@ def test_another_library_processor_setting_or_way_to_try_is_asked_for_itself(
         lambda: monkeypatch.setattr(torch.__config__, "show", lambda: "another build"),
         lambda: monkeypatch.setattr(remembered, "_processor", lambda: ["model name: another"]),
         lambda: monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2"),
-        lambda: monkeypatch.setattr(remembered, "_bits", lambda: b"other kernels"),
+        lambda: monkeypatch.setattr(remembered, "bits", lambda: b"other kernels"),
         lambda: monkeypatch.setattr(Path, "read_text", lambda *_, **__: "another way"),
     ):
         change()
