@@ -12,7 +12,6 @@ from executor.decoder import blocks
 from executor.decoder.numerics import Numerics, argmax
 from executor.passes import Pass, pack
 from executor.sequence import Sequence
-from executor.speculation.sampling import Sampling
 from executor.speculation.verify import Proposal, require_finite, verify, verify_greedy
 from executor.weights import HeadWeights
 from specsim.decision import Decision, LayerPlacement
@@ -32,7 +31,6 @@ class Floor:
     batches: Batches
     arch: Architecture
     numerics: Numerics
-    sampling: Sampling
     head: HeadWeights
     sweeps: dict[int, list[Sequence]] = field(default_factory=dict)
     placements: dict[int, tuple[LayerPlacement, ...]] = field(default_factory=dict)
@@ -92,17 +90,17 @@ class Floor:
         rows = torch.tensor([row for _, wanted in chunk for row in wanted], device=p.hidden.device)
         logits = blocks.logits(self.arch, self.numerics, self.head, p.hidden[rows])
         require_finite(logits, [s.index for s, wanted in chunk for _ in wanted])
-        choices = argmax(logits).tolist() if self.sampling.greedy else []
+        choices = argmax(logits).tolist() if any(s.sampling.greedy for s, _ in chunk) else []
         first = 0
         for sequence, wanted in chunk:
             mine = slice(first, first + len(wanted))
-            if self.sampling.greedy:
+            if sequence.sampling.greedy:
                 verdict = verify_greedy(choices[mine], sequence.proposal.tokens)
             else:
                 position, proposal = len(sequence.tokens), sequence.proposal
                 if proposal.probs is not None:  # the draft may have its own device
                     proposal = Proposal(proposal.tokens, proposal.probs.to(logits.device))
-                verdict = verify(logits[mine], proposal, self.sampling, sequence.index, position)
+                verdict = verify(logits[mine], proposal, sequence.sampling, sequence.key, position)
             self._commit(sequence, verdict.tokens, verdict.accepted)
             first += len(wanted)
 

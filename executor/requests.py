@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
+from executor.speculation.sampling import Sampling
 from specsim.errors import InputError
 
 FinishReason = Literal["eos", "stop", "length"]
 #: a tokenizer's text of output tokens, without its special tokens
 Decode = Callable[[Sequence[int]], str]
+
+GREEDY: Final = Sampling()
 
 #: what decoders put for bytes that are no character, or not yet
 _INCOMPLETE = "\ufffd"
@@ -18,8 +21,9 @@ _INCOMPLETE = "\ufffd"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`index` is its place among the run's requests and keys its random draws; `id` names it. `committed` is output of
-    before: of an earlier run, or until a pause. Raises InputError."""
+    """`index` is its place among the run's requests, `id` names it. `committed` is output of before: of an earlier run,
+    or until a pause. `key` keys its random draws beside the seed, None being the index: requests of one seed that are
+    to draw each for itself differ in it. Raises InputError."""
 
     index: int
     id: str
@@ -28,6 +32,8 @@ class Request:
     stop: tuple[str, ...] = ()
     eos: frozenset[int] = frozenset()
     committed: tuple[int, ...] = ()
+    sampling: Sampling = GREEDY
+    key: int | None = None
 
     def __post_init__(self) -> None:
         if not self.prompt:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -58,12 +59,11 @@ def run(plan: Plan, options: RunOptions) -> RunResult:
     draft = open_checkpoint(options.draft) if options.draft is not None else None
     tokenizer = load_tokenizer(options.target)
     requests = _requests(plan, options, target, tokenizer)
-    sampling = Sampling(options.temperature, options.top_k, options.top_p, options.seed)
     keep_heap_small()
     itself = resident_bytes()
     check_room(_stores(plan, devices), int(machine.host.process_bytes))
     decode = tokenizer.decode if tokenizer else None
-    ways = Ways(NUMERICS[options.numerics], sampling, decode)
+    ways = Ways(NUMERICS[options.numerics], decode)
     with ExitStack() as stack:
         journal = stack.enter_context(Journal(options.out))
         begun = asked(plan, options, target, draft, requests)
@@ -141,7 +141,8 @@ def _requests(plan: Plan, options: RunOptions, target: Checkpoint, tokenizer: To
         limit=options.limit,
     )
     check_against_plan(requests, plan.case.workload)
-    return requests
+    sampling = Sampling(options.temperature, options.top_k, options.top_p, options.seed)
+    return [replace(request, sampling=sampling) for request in requests]
 
 
 def _disk_pacer(machine: Machine, options: RunOptions) -> Pacer | None:

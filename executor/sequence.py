@@ -9,6 +9,7 @@ from typing import Final
 from executor.decoder.cache import SequenceCache
 from executor.requests import Generation
 from executor.speculation.ngram import NgramIndex
+from executor.speculation.sampling import Sampling
 from executor.speculation.verify import Proposal
 
 NOTHING: Final = Proposal(())
@@ -34,6 +35,16 @@ class Sequence:
     def index(self) -> int:
         """Of the request."""
         return self.generation.request.index
+
+    @property
+    def sampling(self) -> Sampling:
+        return self.generation.request.sampling
+
+    @property
+    def key(self) -> int:
+        """Of its random draws."""
+        request = self.generation.request
+        return request.index if request.key is None else request.key
 
     @property
     def done(self) -> bool:

@@ -26,7 +26,6 @@ from executor.memory import Ledger
 from executor.process import trim_heap
 from executor.requests import Decode
 from executor.rings import Rings
-from executor.speculation.sampling import Sampling
 from executor.tasks.context import Context
 from executor.tasks.draft import DraftContext
 from executor.weights import HeadWeights
@@ -38,7 +37,6 @@ from specsim.model import Model
 from specsim.partition import whole_bytes
 from specsim.schedule.graph import Slot
 
-GREEDY: Final = Sampling()
 #: items of the plan's memory that are allocated to last, and entered one by one when they are
 LASTING: Final = frozenset(
     {"weights", "pinned weights", "pageable weights", "kv", "ring", "head", "embedding", "kv staging", "disk staging"}
@@ -53,7 +51,6 @@ class Ways:
     useless."""
 
     numerics: Numerics = EXACT
-    sampling: Sampling = GREEDY
     decode: Decode | None = None
     poison: bool = False
 
@@ -94,7 +91,7 @@ def prepare(
     draft_arch = draft.architecture if draft is not None else None
     admission = Admission(decision, target.architecture, draft_arch, devices, ledger, ways.decode)
     batches = Batches(decision.policy, join_tokens(case.workload), admission.expect, admission.admit, admission.release)
-    floor = Floor(decision, case.machine.main, batches, target.architecture, ways.numerics, ways.sampling, head)
+    floor = Floor(decision, case.machine.main, batches, target.architecture, ways.numerics, head)
     context = Context(
         target.architecture,
         ways.numerics,
@@ -175,7 +172,6 @@ def _drafts(
     return DraftContext(
         policy,
         plan.decision.policy.gamma,
-        ways.sampling,
         plan.case.target.vocab,
         device,
         link,

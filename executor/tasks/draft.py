@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -43,7 +43,6 @@ class DraftContext:
 
     policy: DraftPolicy
     gamma: int
-    sampling: Sampling
     vocab: int  # the target's
     device: torch.device
     link: Link
@@ -172,16 +171,29 @@ def _working(d: DraftContext, micro: Micro, candidates: int) -> list[SequenceCac
 
 def _choose(
     d: DraftContext, sequences: list[Sequence], step: int, logits: Tensor
-) -> tuple[list[int], list[Tensor] | list[None]]:
-    """The next candidate of each sequence, and the distribution that it was drawn from."""
-    if d.sampling.greedy:
-        return argmax(logits).tolist(), [None] * len(sequences)
-    require_finite(logits, [s.index for s in sequences])
-    probs = distribution(logits, d.sampling)
-    if probs.shape[1] < d.vocab:
-        probs = functional.pad(probs, (0, d.vocab - probs.shape[1]))
-    draws = [uniform(d.sampling.seed, s.index, len(s.tokens) + step, Purpose.DRAFT) for s in sequences]
-    return [draw(p, u) for p, u in zip(probs, draws, strict=True)], list(probs)
+) -> tuple[list[int], list[Tensor | None]]:
+    """The next candidate of each sequence, and the distribution that it was drawn from, None where none was."""
+    tokens: list[int] = argmax(logits).tolist()
+    drawn: list[Tensor | None] = [None] * len(sequences)
+    for sampling, rows in _alike(sequences).items():
+        require_finite(logits[rows], [sequences[i].index for i in rows])
+        probs = distribution(logits[rows], sampling)
+        if probs.shape[1] < d.vocab:
+            probs = functional.pad(probs, (0, d.vocab - probs.shape[1]))
+        for i, p in zip(rows, probs, strict=True):
+            s = sequences[i]
+            tokens[i] = draw(p, uniform(s.sampling.seed, s.key, len(s.tokens) + step, Purpose.DRAFT))
+            drawn[i] = p
+    return tokens, drawn
+
+
+def _alike(sequences: list[Sequence]) -> dict[Sampling, list[int]]:
+    """Those that sample, by the way that they make a distribution of logits: one call does for each."""
+    alike: dict[Sampling, list[int]] = {}
+    for i, s in enumerate(sequences):
+        if not s.sampling.greedy:
+            alike.setdefault(replace(s.sampling, seed=0), []).append(i)
+    return alike
 
 
 def _forward(d: DraftContext, caches: list[SequenceCache], feeds: list[list[int]], *, logits: bool) -> Tensor:

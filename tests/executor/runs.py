@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from executor.batches import Commit
@@ -17,7 +17,7 @@ from executor.job import Job
 from executor.lanes import HostLane, Lane
 from executor.links import Link
 from executor.requests import Decode, Request
-from executor.setup import GREEDY, Ways, prepare
+from executor.setup import Ways, prepare
 from executor.speculation.sampling import Sampling
 from specsim.acceptance import Acceptance
 from specsim.answer import Plan, Predicted, Provenance, SearchInfo
@@ -124,7 +124,7 @@ def execute(
     *,
     draft: Checkpoint | None = None,
     numerics: Numerics = EXACT,
-    sampling: Sampling = GREEDY,
+    sampling: Sampling | None = None,
     decode: Decode | None = None,
     link: Link | None = None,
     poison: bool = False,
@@ -137,10 +137,10 @@ def execute(
     """Run `requests`; the output tokens of each, in their order, and the job afterwards."""
     devices = devices or Devices("gpu" if made.case.machine.gpu else "cpu")
     with Engine(lanes, chaos=chaos) as engine:
-        ways = Ways(numerics, sampling, decode, poison)
+        ways = Ways(numerics, decode, poison)
         job = prepare(made, target, draft, engine, devices, link or Link(), reader or Reader(), ways)
         job.batches.record = record
-        job.run(requests)
+        job.run(requests if sampling is None else [replace(r, sampling=sampling) for r in requests])
         done = {}
         while not job.batches.finished.empty():
             generation = job.batches.finished.get()

@@ -156,6 +156,32 @@ def test_sampled_tokens_do_not_depend_on_batch_or_schedule(pair: tuple[Checkpoin
     )
 
 
+@pytest.mark.parametrize("gamma", [0, 3])
+def test_requests_that_share_a_batch_are_sampled_each_in_its_own_way(
+    pair: tuple[Checkpoint, Checkpoint], gamma: int
+) -> None:
+    """Greedy beside warm, and with filters: what each gets alone, and by its key and seed only."""
+    target, draft = pair
+    ways = [Sampling(), WARM, Sampling(1.2, top_k=5, seed=3), Sampling(0.8, top_p=0.9, seed=3), WARM]
+    prompt = runs.prompts(5, 1, 96, shortest=9, new=12)[0]
+    requests = [
+        replace(prompt, index=i, id=str(i), sampling=sampling, key=7 if sampling is WARM else None)
+        for i, sampling in enumerate(ways)
+    ]
+
+    def run(some: list[Request]) -> list[list[int]]:
+        drafting = draft if gamma else None
+        made = runs.plan(
+            target.architecture.model, draft=drafting and drafting.architecture.model, gamma=gamma, batch=5
+        )
+        return runs.execute(made, target, some, draft=drafting)[0]
+
+    together = run(requests)
+    assert together == [output for request in requests for output in run([request])]
+    assert together[1] == together[4] != together[0]
+    assert together[0] == greedy(target, prompt.prompt, 12)
+
+
 # Ends of requests
 
 
