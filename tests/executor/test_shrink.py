@@ -20,8 +20,7 @@ from executor.devices import Devices
 from executor.engine import Engine
 from executor.job import Job
 from executor.links import Link
-from executor.requests import Request
-from executor.setup import GREEDY
+from executor.requests import GREEDY, Request
 from executor.shrink import is_out_of_memory, smaller
 from executor.speculation.sampling import Sampling
 from executor.tasks import table
