@@ -25,7 +25,7 @@ from specsim.planfile import to_dict
 from specsim.units import show
 
 #: of options, those that a run may be continued with another value of: where things lie is no matter, but what they are
-FREE: Final = frozenset({"target", "draft", "prompts", "out", "resume", "throttle"})
+FREE: Final = frozenset({"target", "draft", "prompts", "out", "resume", "throttle", "anyway"})
 #: beside the weights
 _TEXTS: Final = (".json", ".txt", ".model", ".jinja")
 _BLOCKS, _BLOCK_BYTES = 16, 4096

@@ -24,7 +24,8 @@ class RunOptions:
     Temperature 0 is greedy decoding. `max_new_tokens` and `stop` hold for prompts that have none of their own, None
     being what the plan was made for. `throttle` is bytes/s by what is slowed down (see `THROTTLED`); `emulate_gpu`
     plays a plan's GPU on the CPU; `limit` runs the first prompts only; `resume` goes on with the run that was begun in
-    `out`, if one was. Raises InputError for what makes no sense.
+    `out`, if one was; `anyway` runs on a machine that is not the plan's any more. Raises InputError for what makes no
+    sense.
     """
 
     target: Path
@@ -44,6 +45,7 @@ class RunOptions:
     threads: int | None = None
     limit: int | None = None
     resume: bool = False
+    anyway: bool = False
 
     def __post_init__(self) -> None:
         for name in ("max_new_tokens", "threads", "limit"):

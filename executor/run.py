@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -23,6 +23,7 @@ from executor.loading import load
 from executor.metrics import Earlier, Metrics, Predicted, read_metrics
 from executor.options import RunOptions, RunResult
 from executor.patience import Patience
+from executor.preflight import check_disk, check_machine, check_vram
 from executor.process import check_room, keep_heap_small, peak_bytes, resident_bytes
 from executor.progress import ProgressLine
 from executor.prompts import check_against_plan, read_prompts
@@ -61,7 +62,11 @@ def run(plan: Plan, options: RunOptions) -> RunResult:
     requests = _requests(plan, options, target, tokenizer)
     keep_heap_small()
     itself = resident_bytes()
-    check_room(_stores(plan, devices), int(machine.host.process_bytes))
+    if not options.anyway:
+        check_machine(machine, devices)
+    check_room(_stores(plan, _in_ram(devices)), int(machine.host.process_bytes))
+    check_vram(_stores(plan, ("vram",)), devices)
+    check_disk(options.out, plan, requests, text=tokenizer is not None)
     decode = tokenizer.decode if tokenizer else None
     ways = Ways(NUMERICS[options.numerics], decode)
     with ExitStack() as stack:
@@ -122,10 +127,10 @@ def _in_ram(devices: Devices) -> tuple[str, ...]:
     return ("ram",) if devices.cuda else ("ram", "vram")
 
 
-def _stores(plan: Plan, devices: Devices) -> int:
-    """Bytes of this process's RAM that the plan takes at most."""
+def _stores(plan: Plan, memories: Collection[str]) -> int:
+    """Bytes that the plan takes of some memories at most."""
     phases = totals(peak_items(plan.case, plan.decision)).values()
-    return int(max(sum(phase.get(memory, 0.0) for memory in _in_ram(devices)) for phase in phases))
+    return int(max(sum(phase.get(memory, 0.0) for memory in memories) for phase in phases))
 
 
 def _requests(plan: Plan, options: RunOptions, target: Checkpoint, tokenizer: Tokenizer | None) -> list[Request]:

@@ -55,6 +55,7 @@ SAMPLE_LENGTH: Final = 100
 @click.option("--emulate-gpu", is_flag=True, help="Play the plan's GPU on the CPU.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads that compute.")
 @click.option("--limit", type=click.IntRange(min=1), help="Run the first N prompts only.")
+@click.option("--anyway", is_flag=True, help="Run on a machine that is not what the plan was measured on any more.")
 @click.option(
     "--plot",
     type=click.Path(dir_okay=False),

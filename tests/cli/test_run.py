@@ -101,7 +101,7 @@ def test_without_options_the_plan_runs_exactly_and_greedily(
 
 def test_every_option_reaches_the_executor(tmp_path: Path, stub: Stub, arguments: list[str], capsys: Capture) -> None:
     given = "--numerics fast --temperature 0.8 --top-k 40 --top-p 0.9 --seed 7 --max-new-tokens 5 --ignore-eos"
-    more = "--stop END --throttle disk=500MB/s --throttle link=8GB/s --emulate-gpu --threads 2 --limit 3"
+    more = "--stop END --throttle disk=500MB/s --throttle link=8GB/s --emulate-gpu --threads 2 --limit 3 --anyway"
     assert plans.call(capsys, *arguments, *given.split(), *more.split(), "--stop", "\n\n")[0] == 0
     assert stub.calls[0][1] == RunOptions(
         target=Path("big"),
@@ -120,6 +120,7 @@ def test_every_option_reaches_the_executor(tmp_path: Path, stub: Stub, arguments
         emulate_gpu=True,
         threads=2,
         limit=3,
+        anyway=True,
     )
 
 

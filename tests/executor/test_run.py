@@ -19,10 +19,13 @@ from executor.decoder.numerics import EXACT
 from executor.decoder.resident import generate_greedy, load_resident
 from executor.desk import Desk
 from executor.options import RunOptions
+from executor.preflight import REST_BYTES, files_bytes
+from executor.requests import Request
 from executor.run import run
 from executor.tasks import feedforward, table
 from specsim.answer import Plan
 from specsim.errors import InputError
+from specsim.hardware import Fact
 from specsim.memory import peak_items, totals
 from specsim.timeline.trace import read_trace
 from tests.executor import checkpoints, runs
@@ -80,6 +83,28 @@ def test_a_run_leaves_outputs_metrics_and_both_timelines(folder: Path, plan: Pla
     assert predicted <= measured, "every task of the prediction was run, under the same name"
     ahead = {name.split("/")[0] for name in measured - predicted}
     assert all(name.startswith(("verify.", "draft.")) for name in ahead), "only what was lowered ahead is not predicted"
+
+
+def test_the_files_take_no_more_than_was_asked_of_the_disk(folder: Path, plan: Plan, tmp_path: Path) -> None:
+    run(plan, options(folder, tmp_path / "out"))
+    requests = [Request(i, f"r{i}", (3 + i, 4, 5), 6) for i in range(5)]
+    sizes = {file.name: file.stat().st_size for file in (tmp_path / "out").iterdir()}
+    asked = files_bytes(plan, requests, text=False)
+    assert sum(sizes.values()) < asked
+    assert sizes["trace.json"] > (asked - REST_BYTES) / 5, "and not ten times as much"
+
+
+def test_a_machine_that_has_changed_is_refused_or_used_anyway(
+    folder: Path, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = plan.case.machine
+    facts = (Fact("host.cores", "4096", "measured", "once"),)
+    larger = replace(plan, case=plan.case.on(replace(machine, host=replace(machine.host, cores=4096), facts=facts)))
+    told = refused(larger, options(folder, tmp_path / "out"))
+    assert told.startswith("run: this is not the machine of the plan: it had 4096 cores, and this process may use ")
+    assert not (tmp_path / "out").exists()
+    run(larger, options(folder, tmp_path / "out", anyway=True))
+    assert len(outputs(tmp_path / "out")) == 5
 
 
 def test_the_disk_is_read_as_the_plans_machine_says(
