@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Final
 
 from specsim.answer import Wire
 from specsim.case import Case
@@ -21,6 +23,12 @@ from specsim.decision import (
 from specsim.errors import InputError
 from specsim.model import Model
 from specsim.partition import layer_units, shard, stage_layers
+
+#: of layers there are at most 1024
+_NUMBER: Final = re.compile("[0-9]{1,12}")
+#: of candidates, and of anything else that a policy counts: a plan with more is no plan, and costs memory to find out
+_MOST_CANDIDATES: Final = 1024
+_MOST: Final = 2**31 - 1
 
 
 class Parts(Wire, frozen=True):
@@ -64,12 +72,12 @@ def ungroup(groups: Sequence[Layers], target: Model, part_bytes: int, where: str
     parts = {kind: layer_units(target, kind, part_bytes).parts for kind in target.ffn_kinds}
     most = max(parts.values())
     for alike in groups:
-        if any(not 1 <= p.parts <= most for p in alike.ffn):
+        if any(not 1 <= p.parts <= most for p in alike.ffn) or sum(p.parts for p in alike.ffn) > most:
             raise InputError(f"layers {alike.layers!r} name a number of FFN parts that is not 1 to {most}", where=where)
         ffn = tuple(PartPlacement(p.weights, p.processor) for p in alike.ffn for _ in range(p.parts))
         for word in alike.layers.split():
             first, _, last = word.partition("-")
-            if not first.isdecimal() or not (last or first).isdecimal():
+            if _NUMBER.fullmatch(first) is None or _NUMBER.fullmatch(last or first) is None:
                 raise InputError(f"layers {alike.layers!r} is not like '0-3 7'", where=where)
             for layer in range(int(first), min(int(last or first), target.layers) + 1):
                 if layer in placed:
@@ -92,6 +100,10 @@ def check(case: Case, decision: Decision, where: str) -> None:
     for name in ("batch", "batches", "prefill_batch", "part_bytes", "verify_micro_batches", "prefill_micro_batches"):
         if getattr(policy, name) < 1:
             raise InputError(f"policy.{name} is {getattr(policy, name)}", where=where, hint="it must be 1 or more")
+    for name in ("batch", "prefill_batch", "prefill_micro_batches", "ring_slots", "gamma"):
+        most = _MOST_CANDIDATES if name == "gamma" else _MOST
+        if getattr(policy, name) > most:
+            raise InputError(f"policy.{name} is {getattr(policy, name)}", where=where, hint=f"at most {most} will do")
     least = BATCHES[decision.strategy]
     most = len(LETTERS) if decision.strategy == "interleaved" and policy.stages > 1 else least
     if not least <= policy.batches <= most:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -57,10 +58,10 @@ def find(kind: str, name: str) -> Path:
     if name in names(kind):
         return root() / KINDS[kind] / f"{name}{'.json' if kind == 'model' else '.yaml'}"
     path = Path(name)
-    if kind == "model" and path.is_dir():
+    if kind == "model" and os.path.isdir(path):  # of pathlib's own, a name that is too long is an error
         return path
     if path.suffix in ((".json",) if kind == "model" else ENDINGS):
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise InputError("no such file", where=name, hint=f"names need no ending: {path.stem}")
         return path
     raise UnknownNameError(kind, name, names(kind))
@@ -69,7 +70,7 @@ def find(kind: str, name: str) -> Path:
 def read(path: str | Path, kind: str | None = None) -> Profile:
     """The checked profile in a YAML file. Raises InputError for the first thing wrong with it."""
     path = Path(path)
-    return _read(path, kind, path.stat().st_mtime_ns if path.exists() else 0)
+    return _read(path, kind, path.stat().st_mtime_ns if os.path.exists(path) else 0)
 
 
 @lru_cache(maxsize=256)

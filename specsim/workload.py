@@ -13,6 +13,8 @@ from specsim.errors import InputError
 
 #: seed of the arrival order, which must not be sorted by length
 _ORDER: Final = 20250515
+#: of requests, and of tokens of each: lists are made of the former
+MOST: Final = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,8 @@ class Workload:
         for key in ("prompt_tokens_min", "prompt_tokens_max", "output_tokens", "requests"):
             if getattr(self, key) < 1:
                 raise InputError(f"{key} is {getattr(self, key)}", where=where, hint="give 1 or more")
+            if getattr(self, key) > MOST:
+                raise InputError(f"{key} is {getattr(self, key)}", where=where, hint=f"give {MOST} or less")
         if not self.prompt_tokens_min <= self.prompt_tokens_mean <= self.prompt_tokens_max:
             order = f"{self.prompt_tokens_min}, {self.prompt_tokens_mean:g}, {self.prompt_tokens_max}"
             raise InputError(f"prompt tokens min, mean, max are {order}", where=where, hint="they must rise")

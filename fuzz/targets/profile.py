@@ -39,7 +39,9 @@ WORDS: Final = (
 
 
 def read(content: bytes) -> None:
-    profile, errors = profiles.checked(parse_yaml(content, "some.yaml"), Path("some.yaml"))
+    raw = parse_yaml(content, "some.yaml")
+    name = raw.get("name") if isinstance(raw, dict) else None
+    profile, errors = profiles.checked(raw, Path(f"{name}.yaml"))  # as if it were called as it has to be
     if profile is None:
         raise errors[0]
     if profile.kind == "machine":

@@ -55,7 +55,7 @@ def read_trace(path: str | os.PathLike[str]) -> dict[str, Timeline]:
         trace = msgspec.json.decode(Path(path).read_bytes(), type=_Trace)
     except OSError as error:
         raise InputError(f"cannot read the trace: {error.strerror}", where=str(path)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"is not a trace: {error}", where=str(path), hint=hint) from None
     labels = {(e.name, e.pid, e.tid): e.args.name for e in trace.traceEvents if e.ph == "M"}
     names = {pid: name for (what, pid, _), name in labels.items() if what == "process_name"}

@@ -25,7 +25,7 @@ def read_run(directory: Path) -> tuple[Ran, dict[str, Timeline]]:
         ran = msgspec.json.decode(path.read_bytes(), type=Ran)
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", where=str(path), hint=hint) from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"is not the metrics of a run: {error}", where=str(path), hint=hint) from None
     timelines = read_trace(directory / TRACE)
     if missing := {"predicted", "measured"} - timelines.keys():
