@@ -1,4 +1,4 @@
-"""Requests come and go: each gets caches as long as its own prompt and output, and gives them back when it is done."""
+"""Requests come and go: each gets caches that grow with it, as far as there is room, and gives them back at its end."""
 
 from __future__ import annotations
 
@@ -8,18 +8,26 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from executor.architecture import Architecture
-from executor.decoder.cache import KvArena
+from executor.decoder.batch import KV_BLOCK
+from executor.decoder.cache import KvArena, SequenceCache
 from executor.devices import CPU, Devices
 from executor.memory import Ledger
 from executor.requests import Decode, Generation, Request
 from executor.sequence import Sequence
 from executor.speculation.ngram import NgramIndex
-from specsim.decision import Decision
+from specsim.decision import Decision, Policy
+from specsim.errors import InputError
 
 
 @dataclass(slots=True, eq=False)
 class Admission:
-    """`draft` is None where no model drafts; `decode` is the tokenizer's, None where there is none."""
+    """`draft` is None where no model drafts; `decode` is the tokenizer's, None where there is none.
+
+    A cache takes places in steps: all that its request may need where there is room for that, else blocks as it grows.
+    A block is as long as what attends at once, so that what a pass reads of a cache lies together. The draft keeps what
+    it has cached in the same places of an arena of its own, so that a place is found for both or for neither. Places
+    are taken and given back by the thread that decides who is in flight.
+    """
 
     decision: Decision
     target: Architecture
@@ -28,16 +36,24 @@ class Admission:
     ledger: Ledger
     decode: Decode | None
     places: int = 0  # in either arena
+    step: int = KV_BLOCK  # by which caches grow
     arena: KvArena | None = None
     #: there from the draft's prefill until its last sequence leaves, as the target's prefills need the room
     draft_arena: KvArena | None = None
-    _lock: threading.Lock = field(default_factory=threading.Lock)  # guards it: drafts have threads of their own
+    _drafting: int = 0  # sequences with places in it
+    _lock: threading.Lock = field(default_factory=threading.Lock)  # guards both: drafts have threads of their own
 
     def expect(self, requests: Iterable[Request]) -> None:
-        """Make room for any of these at a time that may be in flight. Raises InputError where a memory's budget has
-        none."""
-        longest = heapq.nlargest(self.decision.policy.in_flight, map(_capacity, requests))
+        """Make room for any of these at a time that may be in flight, or as much as the policy allows. Raises
+        InputError where a memory's budget has none, and for a request that will never fit."""
+        waiting = list(requests)
+        policy = self.decision.policy
+        check_fit(waiting, policy)
+        longest = heapq.nlargest(policy.in_flight, map(_capacity, waiting))
         self.places = sum(longest)
+        self.step = max(longest, default=0)
+        if policy.kv_positions is not None and policy.kv_positions < self.places:
+            self.places, self.step = policy.kv_positions, KV_BLOCK
         kv = [place.attention.kv for place in self.decision.layers]
         for memory in sorted(set(kv)):
             layer = self.places * self.target.model.kv_bytes_per_token_layer
@@ -45,13 +61,26 @@ class Admission:
         devices = [self.devices.of("gpu") if home == "vram" else CPU for home in kv]
         self.arena = KvArena.empty(self.target, self.places, devices)
 
+    def fits(self, request: Request) -> bool:
+        """Whether there is room for what the request has now and for its next round."""
+        return self._arena.pool.free >= self._at_first(request)
+
     def admit(self, request: Request) -> Sequence:
-        assert self.arena is not None, "requests are expected before they are admitted"
         generation = Generation(request, self.decode)
         policy = self.decision.policy
         from_text = policy.gamma and (self.draft is None or policy.draft is None)
         ngram = NgramIndex(generation.tokens) if from_text else None
-        return Sequence(generation, self.arena.take(_capacity(request)), ngram=ngram)
+        return Sequence(generation, self._arena.take(self._room(request, self._at_first(request), 0)), ngram=ngram)
+
+    def grow(self, sequence: Sequence) -> bool:
+        """Make room for the next round of a sequence; False where there is none."""
+        capacity, request = sequence.cache.capacity, sequence.generation.request
+        needed = len(sequence.tokens) + sequence.candidates(self.decision.policy.gamma)
+        if needed - capacity > self._arena.pool.free:
+            return False
+        if needed > capacity:
+            self._arena.grow(sequence.cache, self._room(request, needed, capacity))
+        return True
 
     def admit_draft(self, sequence: Sequence) -> None:
         """Give a sequence the draft's own cache, where it keeps one. Raises InputError where a memory's budget has no
@@ -63,26 +92,53 @@ class Admission:
             if self.draft_arena is None:
                 home = self.devices.of("gpu") if policy.kv == "vram" else CPU
                 with self.ledger.taking(policy.kv, "draft kv", self._draft_bytes):
-                    self.draft_arena = KvArena.empty(self.draft, self.places, home)
-            sequence.draft_cache = self.draft_arena.take(sequence.cache.capacity)
+                    self.draft_arena = KvArena.empty(self.draft, self.places, home, self._arena.pool)
+            sequence.draft_cache = SequenceCache(self.draft_arena, sequence.cache.room)
+            self._drafting += 1
 
     def release(self, sequence: Sequence) -> None:
-        sequence.cache.arena.give_back(sequence.cache)
+        """It has ended, or has to wait: its places may be taken again."""
+        self._arena.give_back(sequence.cache)
         policy = self.decision.policy.draft
         if sequence.draft_cache is None or policy is None:
             return
         with self._lock:
-            arena = sequence.draft_cache.arena
-            arena.give_back(sequence.draft_cache)
-            if arena.unused:
+            self._drafting -= 1
+            if not self._drafting:
                 self.draft_arena = None
                 self.ledger.give_back(policy.kv, "draft kv", self._draft_bytes)
+
+    @property
+    def _arena(self) -> KvArena:
+        assert self.arena is not None, "requests are expected before they are admitted"
+        return self.arena
 
     @property
     def _draft_bytes(self) -> int:
         """Of the draft's arena."""
         assert self.draft is not None
         return self.places * self.draft.model.layers * self.draft.model.kv_bytes_per_token_layer
+
+    def _at_first(self, request: Request) -> int:
+        """Positions that a request is admitted with: for its next pass and the round after that, so that it gains a
+        token before it may have to go again, even if that pass only restores what it had."""
+        known = len(request.prompt) + len(request.committed)
+        return min(_capacity(request), known + 1 + self.decision.policy.gamma)
+
+    def _room(self, request: Request, needed: int, capacity: int) -> int:
+        """Positions to take where at least `needed` are: up to a whole step, as far as they are free and of use."""
+        whole = min(_capacity(request), -(-needed // self.step) * self.step)
+        return max(needed, min(whole, capacity + self._arena.pool.free)) - capacity
+
+
+def check_fit(requests: Iterable[Request], policy: Policy) -> None:
+    """Raise InputError for the first request that the policy's caches have no room for, even alone."""
+    for request in requests:
+        if policy.kv_positions is not None and _capacity(request) > policy.kv_positions:
+            needed = f"{len(request.prompt)} prompt tokens and {request.max_new_tokens} new ones"
+            hint = f"allow for at least {_capacity(request)} with --kv"
+            what = f"{needed} may need more than the {policy.kv_positions} positions that all caches have"
+            raise InputError(what, where=request.where, hint=hint)
 
 
 def _capacity(request: Request) -> int:

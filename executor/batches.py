@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import bisect
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 
+from executor.admission import Admission
 from executor.metrics import AcceptanceCounter
 from executor.requests import Generation, Request
 from executor.sequence import Sequence
@@ -25,19 +28,23 @@ class Commit:
 
 @dataclass(slots=True, eq=False)
 class Batches:
-    """`expect` makes room for requests, `admit` makes a sequence of one, with caches of its own, `release` lets them
-    go; `record` hears of every commit, on the stream that makes it. `waiting` is served in order of arrival; `paused`,
-    who keep their caches and have no place for now, go before them; `finished` is emptied by whoever writes the
-    outputs.
+    """`admission` makes sequences of requests, with caches of their own, and lets them go; `record` hears of every
+    commit, on the stream that makes it. `waiting` is served in order of arrival; `paused`, who keep their caches and
+    have no place for now, go before them; `finished` is emptied by whoever writes the outputs.
 
     Only the main processor's stream commits and refills; others look on, and see nobody missing meanwhile.
+
+    Where the caches have room for less than all may need, a sequence that finds none for its next round makes the
+    youngest of its batch wait: that one leaves its places and goes back in line, to its turn, with what it has
+    committed (see `Sequence.restoring`): it is preempted. Only its own batch, as the others are in the middle of a
+    round. This ends: a request is admitted with room for the pass that restores it and for the next round, so between
+    two admissions it gains a token, and tokens are finite; and one that is alone finds room, as no request is expected
+    that would not fit alone.
     """
 
     policy: Policy
     join_tokens: float
-    expect: Callable[[Iterable[Request]], None]
-    admit: Callable[[Request], Sequence]
-    release: Callable[[Sequence], None]
+    admission: Admission
     record: Callable[[Commit], None] = lambda commit: None
     waiting: deque[Request] = field(default_factory=deque)
     paused: deque[Sequence] = field(default_factory=deque)
@@ -45,8 +52,11 @@ class Batches:
     finished: SimpleQueue[Generation] = field(default_factory=SimpleQueue)
     acceptance: AcceptanceCounter = field(default_factory=AcceptanceCounter)
     useful_tokens: int = 0
-    served: int = 0  # requests that have been admitted so far
-    done: int = 0  # and those that have ended
+    served: int = 0  # requests that have been admitted so far and did not have to go back in line
+    done: int = 0  # and those of them that have ended
+    preemptions: int = 0  # how often one had to go back
+    restored_positions: int = 0  # what the target has to read again after that
+    _moving: threading.Lock = field(default_factory=threading.Lock)  # held where someone leaves or takes a place
 
     @property
     def names(self) -> str:
@@ -60,19 +70,21 @@ class Batches:
     def receive(self, requests: Iterable[Request]) -> None:
         """All that the run is to serve."""
         self.waiting.extend(requests)
-        self.expect(self.waiting)
+        self.admission.expect(self.waiting)
 
     def next_wave(self) -> list[Sequence]:
-        """Fill all places from the line, evenly over the batches; returns all that are in flight then."""
-        count = min(self.policy.in_flight, len(self.paused) + len(self.waiting))
+        """Fill all places from the line, evenly over the batches, while there is room for caches; returns all that are
+        in flight then."""
         self.active = {name: [] for name in self.names}
-        for place in range(count):
+        for place in range(self.policy.in_flight):
+            if not self._next_fits:
+                break
             self._take_next(self.names[place % len(self.names)])
         return self.in_flight
 
     def regroup(self, policy: Policy, join_tokens: float) -> None:
         """A wave was broken off: all who were in flight pause, and take part in the next one, under another policy."""
-        self.sweep()
+        self._sweep()
         for sequence in self.in_flight:
             sequence.rewind()
         self.paused = deque(sorted((*self.in_flight, *self.paused), key=lambda s: s.index))
@@ -94,27 +106,68 @@ class Batches:
         if kept:
             self.record(Commit(sequence.index, tuple(sequence.tokens[-kept:]), proposed, accepted))
 
-    def sweep(self) -> None:
+    @property
+    def under_way(self) -> bool:
+        """Whether this wave has another round."""
+        with self._moving:
+            return self.waiting_to_refill or bool(self.in_flight)
+
+    def may_serve(self, names: str) -> bool:
+        """Whether any of these batches has a sequence, or may get one in this wave: of those who wait, or who have to
+        leave their places. One that is alone never has to."""
+        with self._moving:
+            leaving = self.policy.refill and self.policy.kv_positions is not None and len(self.in_flight) > 1
+            return self.waiting_to_refill or leaving or any(self.active[name] for name in names)
+
+    def end_pass(self, name: str, *, prefill: bool) -> None:
+        """A pass of this batch has committed: let go of those that are done, and see who is in its next round."""
+        with self._moving:
+            self._sweep()
+            if not prefill:
+                self._make_room(name)
+                self._refill(name)
+
+    def _sweep(self) -> None:
         """Let go of those that are done."""
         for name, batch in self.active.items():
             for sequence in batch:
                 if sequence.done:
-                    self.release(sequence)
+                    self.admission.release(sequence)
                     self.finished.put(sequence.generation)
                     self.done += 1
             self.active[name] = [s for s in batch if not s.done]
 
-    def refill(self, name: str) -> None:
+    def _make_room(self, name: str) -> None:
+        """Room for the next round of a batch's sequences, the oldest first; while one finds none, the youngest goes."""
+        for sequence in sorted(self.active[name], key=lambda s: s.index):
+            while sequence in self.active[name] and not self.admission.grow(sequence):
+                self._preempt(name, max(self.active[name], key=lambda s: s.index))
+
+    def _preempt(self, name: str, sequence: Sequence) -> None:
+        """Back in line, before all that came later. It takes its place there first: at no moment is it in neither."""
+        request = replace(sequence.generation.request, committed=tuple(sequence.generation.output_ids))
+        self.waiting.insert(bisect.bisect(self.waiting, request.index, key=lambda r: r.index), request)
+        self.active[name] = [s for s in self.active[name] if s is not sequence]
+        self.admission.release(sequence)
+        self.served -= 1
+        self.preemptions += 1
+        self.restored_positions += sequence.cache.length
+
+    def _refill(self, name: str) -> None:
         """Put those next in line into a batch's free places, as many as one pass may take the tokens of, but one in any
         case: with what was committed before, a request may be longer than any prompt."""
-        batch = self.active[name]
         taken = 0
-        while self.waiting_to_refill and len(batch) < self.policy.batch:
+        while self.policy.refill and len(self.active[name]) < self.policy.batch and self._next_fits:
             tokens = self._next_tokens()
             if taken and taken + tokens > self.join_tokens:
                 break
             taken += tokens
             self._take_next(name)
+
+    @property
+    def _next_fits(self) -> bool:
+        """Whether somebody waits, and there is room for the first in line."""
+        return bool(self.paused) or (bool(self.waiting) and self.admission.fits(self.waiting[0]))
 
     def _next_tokens(self) -> int:
         """How many the first in line brings to its first pass."""
@@ -128,6 +181,6 @@ class Batches:
             self.active[name].append(self.paused[0])
             self.paused.popleft()
             return
-        self.active[name].append(self.admit(self.waiting[0]))
+        self.active[name].append(self.admission.admit(self.waiting[0]))
         self.served += 1
         self.waiting.popleft()

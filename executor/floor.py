@@ -62,10 +62,8 @@ class Floor:
         return list(self.batches.active[name.batch])
 
     def live(self, name: TaskName) -> bool:
-        """Whether weights that a visit asks for will be used: a batch that is empty stays so, once nobody waits."""
-        if name.phase == "prefill":
-            return True
-        return self.batches.waiting_to_refill or any(self.batches.active[batch] for batch in name.batch)
+        """Whether weights that a visit asks for may be used: once they may not, they will not be."""
+        return name.phase == "prefill" or self.batches.may_serve(name.batch)
 
     def close_pass(self, name: TaskName, p: Pass) -> None:
         """Logits for the rows that decide, a few sequences at a time; what they decide is committed."""
@@ -82,9 +80,7 @@ class Floor:
             rows += len(wanted)
         if chunk:
             self._decide(p, chunk)
-        self.batches.sweep()
-        if name.phase == "verify":
-            self.batches.refill(name.batch)
+        self.batches.end_pass(name.batch, prefill=name.phase == "prefill")
 
     def _decide(self, p: Pass, chunk: list[tuple[Sequence, range]]) -> None:
         rows = torch.tensor([row for _, wanted in chunk for row in wanted], device=p.hidden.device)

@@ -134,7 +134,7 @@ class Job:
             this_round = self._lower_round(state)
             self.engine.wait(ends, on_tick)
         with self._spend("decode"):
-            while self.batches.waiting_to_refill or self.batches.in_flight:  # in this order: who waited is there then
+            while self.batches.under_way:
                 next_round = self._lower_round(state)
                 self.engine.wait(this_round, on_tick)
                 this_round = next_round

@@ -90,7 +90,7 @@ def prepare(
     rings.allocate(ledger, decision.policy.ring_slots)
     draft_arch = draft.architecture if draft is not None else None
     admission = Admission(decision, target.architecture, draft_arch, devices, ledger, ways.decode)
-    batches = Batches(decision.policy, join_tokens(case.workload), admission.expect, admission.admit, admission.release)
+    batches = Batches(decision.policy, join_tokens(case.workload, decision.policy), admission)
     floor = Floor(decision, case.machine.main, batches, target.architecture, ways.numerics, head)
     context = Context(
         target.architecture,

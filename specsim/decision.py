@@ -70,7 +70,9 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     in each of `batches` in flight; `prefill_batch` sequences per prefill sweep; attention in `verify_micro_batches` /
     `prefill_micro_batches` per layer and batch; `ring_slots` staging buffers of the largest unit, FFNs cut in parts of
     about `part_bytes`; `expert_fetch` "routed" waits for the router and moves only the experts that are asked for;
-    `refill` puts a waiting request into each freed place.
+    `refill` puts a waiting request into each freed place; `kv_positions` is the most that the caches of all sequences
+    hold together, in the target's as in the draft's: None is what the longest ones may need, with less they take
+    turns.
 
     Of a machine's devices `stages` x `tensor` are used: the target's layers are cut into `stages` runs, one after
     another (`partition.stage_layers`), and each layer's matrices into `tensor` shares, one for every device of a stage.
@@ -89,6 +91,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     draft: DraftPolicy | None = None
     stages: int = 1
     tensor: int = 1
+    kv_positions: int | None = None
 
     @property
     def in_flight(self) -> int:

@@ -17,6 +17,7 @@ from specsim.case import Case
 from specsim.cost import work as cost
 from specsim.decision import MEMORY_OF, Decision, DraftPolicy, LayerPlacement, Policy, homes_of
 from specsim.devices import first_of_node
+from specsim.errors import InputError
 from specsim.model import Model
 from specsim.partition import (
     PART_BYTES,
@@ -27,6 +28,7 @@ from specsim.partition import (
     whole_bytes,
 )
 from specsim.stages import Stage, stages
+from specsim.units import show
 from specsim.workload import Workload, prompt_lengths
 
 PHASES: Final = ("prefill", "transition", "decode")
@@ -67,9 +69,30 @@ def kv_positions(workload: Workload, sequences: int, gamma: int) -> float:
     return float(sum(longest) + len(longest) * (workload.output_tokens + gamma))
 
 
-def join_tokens(workload: Workload) -> float:
-    """Prompt tokens that newcomers may bring to one verify pass."""
-    return float(max(JOIN_TOKENS, workload.prompt_tokens_max))
+def held_positions(workload: Workload, policy: Policy) -> float:
+    """Positions that the caches of all sequences in flight hold at most: what these may need, or what is allowed."""
+    needed = kv_positions(workload, policy.in_flight, policy.gamma)
+    return needed if policy.kv_positions is None else min(needed, float(policy.kv_positions))
+
+
+def capped_positions(case: Case, byte_count: float, *, draft: bool) -> int:
+    """How many positions the target's caches, with the `draft`'s beside them, have room for in so many bytes. Raises
+    InputError where that is less than the longest request may need."""
+    models = [case.target, case.draft] if draft and case.draft is not None else [case.target]
+    each = sum(model.layers * cost.kv_bytes(model, 1) for model in models)
+    positions = int(byte_count // each)
+    longest = case.workload.prompt_tokens_max + case.workload.output_tokens
+    if positions < longest:
+        what = f"{show(byte_count, 'bytes')} of caches hold {positions} positions, and a request may need {longest}"
+        raise InputError(what, where="--kv", hint=f"give at least {show(longest * each, 'bytes')}")
+    return positions
+
+
+def join_tokens(workload: Workload, policy: Policy | None = None) -> float:
+    """Tokens that newcomers may bring to one verify pass: their prompts, and where caches may have to be restored also
+    what followed these."""
+    restored = workload.output_tokens if policy is not None and policy.kv_positions is not None else 0
+    return float(max(JOIN_TOKENS, workload.prompt_tokens_max + restored))
 
 
 def workspaces(
@@ -116,7 +139,7 @@ def _fullest(workload: Workload, sequences: int, micro_batches: int, gamma: int)
 
 def kv_layer_bytes(case: Case, policy: Policy) -> float:
     """The target's cache of one layer."""
-    return cost.kv_bytes(case.target, kv_positions(case.workload, policy.in_flight, policy.gamma))
+    return cost.kv_bytes(case.target, held_positions(case.workload, policy))
 
 
 def ring_bytes(case: Case, policy: Policy) -> float:
@@ -132,7 +155,9 @@ def fixed_items(case: Case, policy: Policy, *, first: bool = True) -> Peaks:
     ring = ring_bytes(case, policy)
     longest = _longest_first(workload)
     wave = float(sum(longest[: policy.prefill_batch]))
-    joining = join_tokens(workload) if policy.refill else 0.0
+    if policy.kv_positions is not None:  # some prompts are read again, with what followed them
+        wave = min(kv_positions(workload, policy.prefill_batch, 0), float(policy.kv_positions))
+    joining = join_tokens(workload, policy) if policy.refill else 0.0
     peaks: Peaks = {phase: {memory: {} for memory in case.machine.budgets()} for phase in PHASES}
     for phase in PHASES:
         if first:
@@ -171,12 +196,12 @@ def draft_items(case: Case, policy: Policy, draft: DraftPolicy) -> Peaks:
     model = case.draft
     assert model is not None
     home = "vram" if draft.processor == "gpu" else "ram"
-    positions = kv_positions(case.workload, policy.in_flight, policy.gamma)
+    positions = held_positions(case.workload, policy)
     micro = min(draft.micro_batch, policy.batch)
     working = _fullest(case.workload, policy.batch, -(-policy.batch // micro), policy.gamma)
     whole = model.layers * cost.kv_bytes(model, positions)
     visiting = model.layers * cost.kv_bytes(model, working) * draft_slots(policy, draft)
-    joining = join_tokens(case.workload) if policy.refill else 0.0
+    joining = join_tokens(case.workload, policy) if policy.refill else 0.0
     peaks: Peaks = {phase: {memory: {} for memory in case.machine.budgets()} for phase in PHASES}
     for phase in PHASES:
         if phase == "prefill" and draft.waits:

@@ -16,7 +16,7 @@ from specsim.cost.shapes import PassShape
 from specsim.cost.work import kv_bytes
 from specsim.decision import MEMORY_OF, AttentionPlacement, DraftPolicy, LayerPlacement, PartPlacement, Policy
 from specsim.hardware import Machine
-from specsim.memory import PINNABLE, kv_layer_bytes, kv_positions
+from specsim.memory import PINNABLE, held_positions, kv_layer_bytes
 from specsim.model import FeedForward, Model
 from specsim.partition import embedding_bytes, layer_units, whole_bytes
 from specsim.schedule.drafting import lower_draft, micro_batches
@@ -68,7 +68,7 @@ def ram_holds_all(case: Case, policy: Policy) -> bool:
     caches = case.target.layers * kv_layer_bytes(case, policy)
     others = caches + embedding_bytes(case.target)
     if case.draft is not None and policy.gamma:
-        positions = kv_positions(case.workload, policy.in_flight, policy.gamma)
+        positions = held_positions(case.workload, policy)
         others += whole_bytes(case.draft) + case.draft.layers * kv_bytes(case.draft, positions)
     return weights + caches <= PINNABLE * budget and weights + others <= budget
 

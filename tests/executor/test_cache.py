@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from executor.decoder.batch import Batch
-from executor.decoder.cache import KvArena, Segment, alone, shared_runs
+from executor.decoder.cache import KvArena, Segment, SequenceCache, alone, shared_runs
 from executor.decoder.numerics import EXACT
 from tests.executor.decoder_stories import load
 
@@ -47,9 +47,35 @@ def test_places_are_neighbours_as_long_as_there_are_any() -> None:
 def test_more_places_than_are_free_are_an_error_and_take_nothing() -> None:
     kv = arena(5)
     kv.take(3)
-    with pytest.raises(ValueError, match=r"^a cache of 3 positions where 2 places are free$"):
+    with pytest.raises(ValueError, match=r"^3 positions for a cache where 2 places are free$"):
         kv.take(3)
     assert kv.take(2).runs == (range(3, 5),)
+
+
+def test_a_cache_grows_beside_itself_while_it_can_and_keeps_what_it_has() -> None:
+    kv = arena(10)
+    a, b = kv.take(2), kv.take(2)
+    kv.grow(b, 2)
+    assert (b.runs, b.capacity) == ((range(2, 6),), 4)
+    kv.grow(a, 3)  # 2 to 5 are taken
+    assert (a.runs, a.places.tolist()) == ((range(2), range(6, 9)), [0, 1, 6, 7, 8])
+    with pytest.raises(ValueError, match=r"^2 positions for a cache where 1 places are free$"):
+        kv.grow(a, 2)
+    kv.give_back(a)
+    assert kv.pool.free == 6
+    kv.grow(b, 6)
+    assert b.runs == (range(2, 10), range(2))
+
+
+def test_arenas_of_one_pool_have_the_same_places_taken() -> None:
+    kv = arena(4)
+    beside = KvArena.empty(load("llama").arch, 4, pool=kv.pool)
+    own = kv.take(3)
+    other = SequenceCache(beside, own.room)
+    with pytest.raises(ValueError, match="where 1 places are free"):
+        beside.take(2)
+    kv.grow(own, 1)
+    assert (other.capacity, other.runs) == (4, own.runs)
 
 
 def test_two_threads_never_have_the_same_places() -> None:

@@ -1,0 +1,152 @@
+"""Caches with room for a part of what may be needed: requests take turns, none is lost, and no token changes."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace as change
+
+from executor.admission import Admission
+from executor.batches import Batches
+from executor.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from executor.devices import Devices
+from executor.engine import Chaos
+from executor.memory import Ledger
+from executor.requests import Request
+from executor.speculation.sampling import Sampling
+from specsim.answer import Plan
+from specsim.decision import DraftPolicy, StrategyName
+from specsim.errors import InputError
+from tests.executor import checkpoints, runs
+from tests.executor.decoder_stories import load
+from tests.executor.runs import World
+
+GREEDY, WARM = Sampling(), Sampling(1.5, seed=11)
+GPU = World(gpu=True, attention="pinned", ffn="pinned")
+VISITING = World(gpu=True, attention="vram", ffn="pinned", kv="ram")
+STREAMED = DraftPolicy("gpu", "ram", 2)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, Checkpoint]:
+    folder = tmp_path_factory.mktemp("pair")
+    target = checkpoints.make("mixtral", folder / "target", seed=1)
+    return open_checkpoint(target), open_checkpoint(checkpoints.make("mistral", folder / "draft", seed=2))
+
+
+def capped(made: Plan, positions: int) -> Plan:
+    policy = change(made.decision.policy, kv_positions=positions)
+    return Plan(made.case, change(made.decision, policy=policy), made.predicted, made.search, made.provenance)
+
+
+HOW: dict[str, dict[str, Any]] = {
+    "serial": {"gamma": 3, "batch": 8},
+    "serial refilled": {"gamma": 3, "batch": 8, "refill": True},
+    "merged": {"gamma": 3, "strategy": "merged", "batch": 4},
+    "merged refilled": {"gamma": 2, "strategy": "merged", "batch": 4, "refill": True, "verify_micro_batches": 2},
+    "interleaved": {"gamma": 2, "strategy": "interleaved", "batch": 4, "prefill_batch": 3},
+    "interleaved refilled": {"gamma": 2, "strategy": "interleaved", "batch": 4, "refill": True},
+    "forgetful draft": {"gamma": 2, "batch": 8, "draft_policy": DraftPolicy("cpu", "none", 4), "refill": True},
+    "ngram": {"gamma": 3, "batch": 8, "ngram": True, "refill": True},
+    "plain": {"gamma": 0, "batch": 8},
+    "gpu": {"gamma": 3, "strategy": "interleaved", "batch": 4, "refill": True, "world": GPU},
+    "visiting": {"gamma": 3, "batch": 8, "refill": True, "world": VISITING, "draft_policy": STREAMED},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "sampling"),
+    [*((name, WARM) for name in HOW), ("merged", GREEDY), ("interleaved refilled", GREEDY), ("ngram", GREEDY)],
+)
+def test_a_fifth_of_the_caches_gives_the_same_tokens(
+    pair: tuple[Checkpoint, Checkpoint], name: str, sampling: Sampling
+) -> None:
+    target, draft = pair
+    how = dict(HOW[name])
+    drafting = draft if how["gamma"] and not how.pop("ngram", False) else None
+    made = runs.plan(target.architecture.model, draft=drafting.architecture.model if drafting else None, **how)
+    requests = runs.prompts(4, 9, 96, shortest=20, longest=40, new=16)
+    whole, job = runs.execute(made, target, requests, draft=drafting, sampling=sampling)
+    assert job.batches.preemptions == 0
+    fifth = job.batches.admission.places // 5
+    chaos = Chaos(5, 0.0002) if "interleaved" in name else None
+    some, job = runs.execute(capped(made, fifth), target, requests, draft=drafting, sampling=sampling, chaos=chaos)
+    assert some == whole
+    assert job.batches.preemptions > 0
+    assert job.batches.restored_positions > 0
+    assert job.batches.admission.places == fifth
+    assert job.batches.admission.arena is not None
+    assert job.batches.admission.arena.pool.free == fifth
+    assert (job.batches.served, job.batches.done) == (9, 9)
+
+
+def test_a_request_that_does_not_fit_alone_is_refused(pair: tuple[Checkpoint, Checkpoint]) -> None:
+    target, _ = pair
+    made = capped(runs.plan(target.architecture.model, batch=2), 50)
+    requests = [Request(0, "short", (3,) * 20, 30), Request(1, "long", (3,) * 20, 31)]
+    with pytest.raises(InputError) as caught:
+        runs.execute(made, target, requests)
+    assert str(caught.value) == (
+        "request 'long': 20 prompt tokens and 31 new ones may need more than the 50 positions that all caches have; "
+        "allow for at least 51 with --kv"
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    strategy=st.sampled_from(["serial", "merged", "interleaved"]),
+    batch=st.integers(1, 5),
+    gamma=st.integers(0, 4),
+    refill=st.booleans(),
+    lengths=st.lists(st.tuples(st.integers(1, 150), st.integers(1, 150)), min_size=1, max_size=12),
+    spare=st.integers(0, 200),
+    seed=st.integers(0, 2**32),
+)
+def test_whatever_the_lengths_and_the_cap_all_are_served_in_order(
+    strategy: StrategyName,
+    batch: int,
+    gamma: int,
+    refill: bool,
+    lengths: list[tuple[int, int]],
+    spare: int,
+    seed: int,
+) -> None:
+    """Rounds without a model: each pass gives a sequence as many of its candidates as luck will have it."""
+    rng = random.Random(seed)
+    arch = load("llama").arch
+    cap = max(prompt + new for prompt, new in lengths) + spare
+    made = capped(runs.plan(arch.model, strategy=strategy, gamma=gamma, batch=batch, refill=refill), cap)
+    decision = made.decision
+    admission = Admission(decision, arch, None, Devices("cpu"), Ledger({"ram": 1e12}), None)
+    batches = Batches(decision.policy, 200, admission)
+    batches.receive(Request(i, str(i), (1,) * prompt, new) for i, (prompt, new) in enumerate(lengths))
+    passes, tokens = 0, sum(new for _, new in lengths)
+
+    def close(name: str, *, prefill: bool) -> None:
+        nonlocal passes
+        passes += 1
+        before = {s.index for s in batches.in_flight}
+        for sequence in batches.active[name]:
+            candidates = sequence.candidates(gamma)
+            assert len(sequence.tokens) - 1 + candidates < sequence.cache.capacity
+            batches.commit(sequence, () if sequence.restoring else (1,) * (1 + rng.randint(0, candidates)), 0)
+        batches.end_pass(name, prefill=prefill)
+        assert admission._arena.pool.free == admission.places - sum(s.cache.capacity for s in batches.in_flight)
+        joined = [s.index for s in batches.in_flight if s.index not in before]
+        assert not (joined and batches.waiting and batches.waiting[0].index < max(joined))
+        assert passes <= 4 * tokens + 4 * len(lengths)
+
+    while batches.waiting:
+        assert batches.next_wave()
+        for name in batches.names:
+            close(name, prefill=True)
+        while batches.under_way:
+            for name in batches.names:
+                close(name, prefill=False)
+    assert (batches.served, batches.done) == (len(lengths), len(lengths))
+    assert admission._arena.pool.free == admission.places
+    assert [batches.finished.get().remaining for _ in lengths] == [0] * len(lengths)
