@@ -164,6 +164,8 @@ class Metrics:
     between_tasks: float
     shrunk: Sequence[str] = ()
     earlier: Earlier | None = None
+    preemptions: int = 0
+    restored_positions: int = 0
 
     @property
     def tokens_per_second(self) -> float:

@@ -10,6 +10,7 @@ from functools import partial
 
 import torch
 
+from executor.admission import check_fit
 from executor.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from executor.checkpoint.read import Reader
 from executor.desk import Desk
@@ -146,6 +147,7 @@ def _requests(plan: Plan, options: RunOptions, target: Checkpoint, tokenizer: To
         limit=options.limit,
     )
     check_against_plan(requests, plan.case.workload)
+    check_fit(requests, plan.decision.policy)
     sampling = Sampling(options.temperature, options.top_k, options.top_p, options.seed)
     return [replace(request, sampling=sampling) for request in requests]
 
@@ -188,6 +190,8 @@ def _metrics(
         acceptance_spread=acceptance.spread,
         accepted_per_round=acceptance.per_round,
         proposed=acceptance.proposed,
+        preemptions=job.batches.preemptions,
+        restored_positions=job.batches.restored_positions,
         peak_bytes=job.ledger.peaks,
         process_bytes=process_bytes,
         peak_process_bytes=peak_bytes(),

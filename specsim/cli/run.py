@@ -12,11 +12,12 @@ import click
 from click.core import ParameterSource
 
 from specsim.answer import Plan
-from specsim.cli.options import check_picture, format_option
+from specsim.cli.options import check_picture, format_option, quantity_option
 from specsim.cli.running import draw_rounds, rates
 from specsim.cli.tables import render
 from specsim.errors import InputError, Terminated
 from specsim.planfile import read_plan
+from specsim.planner.cap import cap_caches
 from specsim.runtime import executor
 from specsim.timeline.trace import read_trace
 from specsim.units import show
@@ -54,6 +55,7 @@ SAMPLE_LENGTH: Final = 100
 @click.option("--throttle", multiple=True, metavar="NAME=RATE", help="Slow down disk or link, e.g. disk=500MB/s.")
 @click.option("--emulate-gpu", is_flag=True, help="Play the plan's GPU on the CPU.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads that compute.")
+@quantity_option("--kv", "bytes", "Room for the caches of all requests in flight, less than planned: they take turns.")
 @click.option("--limit", type=click.IntRange(min=1), help="Run the first N prompts only.")
 @click.option("--anyway", is_flag=True, help="Run on a machine that is not what the plan was measured on any more.")
 @click.option(
@@ -62,7 +64,7 @@ SAMPLE_LENGTH: Final = 100
     help="Draw rounds in mid-job, predicted above measured: .png, .svg or .pdf.",
 )
 @format_option("table", "json")
-def run(plan_file: str | None, fmt: str, plot: str | None, **options: Any) -> None:
+def run(plan_file: str | None, fmt: str, plot: str | None, kv: float | None, **options: Any) -> None:
     """Execute a plan with real weights.
 
     Writes outputs.jsonl, a line per request as it finishes, then metrics.json and trace.json. Prints measured beside
@@ -74,6 +76,8 @@ def run(plan_file: str | None, fmt: str, plot: str | None, **options: Any) -> No
     if plot is not None:
         check_picture(plot)  # before the run, not after it
     plan, asked = _asked(plan_file, options.pop("resume"), options.pop("out"), options)
+    if kv is not None:
+        plan = cap_caches(plan, kv)
     execute = executor("executor.run").run
     try:
         result = execute(plan, asked)
@@ -151,6 +155,9 @@ def _remarks(metrics: Any) -> Iterator[str]:
     if ran.earlier is not None:
         had = f"{ran.earlier.requests} requests had ended and {ran.earlier.tokens} tokens were committed"
         yield f"resumed: {had} before, which count above nowhere"
+    if ran.preemptions:
+        again = f"{ran.restored_positions} positions were read again"
+        yield f"{ran.preemptions} times a request had to wait for room in the caches; {again}"
     yield f"from one task to the next, where all waited for that: {ran.between_tasks:.1%} of the time"
 
 

@@ -14,7 +14,7 @@ from specsim.case import Case
 from specsim.cost.work import distinct_experts, kv_bytes
 from specsim.decision import BATCHES, LETTERS, Policy, StrategyName
 from specsim.errors import InputError, UnknownNameError
-from specsim.memory import CHUNK_TOKENS, kv_positions, workspaces
+from specsim.memory import CHUNK_TOKENS, capped_positions, kv_positions, workspaces
 from specsim.partition import PART_BYTES
 from specsim.schedule.lower import STRATEGIES
 from specsim.stages import stages
@@ -82,6 +82,7 @@ class Fixed:
     kv: str | None = None  # vram, ram: where every cache of the target lives
     ffn: str | None = None  # gpu, cpu: where all of it is computed
     placement: str | None = None  # layers: each layer's weights in one memory
+    kv_bytes: float | None = None  # the most that all caches take, the draft's with the target's
     draft_kv: str | None = None  # vram, ram, none
     draft_batch: int | None = None
     stages: int | None = None
@@ -102,6 +103,8 @@ class Fixed:
             if number is not None and (not isinstance(number, int) or number < least):
                 hint = f"give a whole number from {least}"
                 raise InputError(f"{name} is {number!r}", where=f"--fix {name}", hint=hint)
+        if self.kv_bytes is not None and not isinstance(self.kv_bytes, int | float):
+            raise InputError(f"kv_bytes is {self.kv_bytes!r}", where="--fix kv_bytes", hint="say it with --kv")
         if self.kv == "vram" and (self.attention or "gpu") != "gpu":
             what = f"attention {self.attention!r} meets no cache in VRAM"
             raise InputError(what, where="--fix kv", hint="fix one of the two, or kv=ram")
@@ -119,6 +122,7 @@ def check(case: Case, fixed: Fixed) -> None:
         raise InputError(what, where="--fix", hint=f"{case.machine.name} has {case.machine.devices} devices")
     if fixed.batches is not None and case.machine.devices == 1:
         raise InputError("batches are fixed for one device", where="--fix batches", hint="a strategy says how many")
+    _kv_positions(case, fixed)
     if case.machine.gpu is None:
         for name, needs in ON_GPU.items():
             if getattr(fixed, name) in needs:
@@ -216,6 +220,7 @@ def make(
         refill=refill,
         stages=split.stages,
         tensor=split.tensor,
+        kv_positions=_kv_positions(case, fixed),
     )
     return Candidate(strategy, policy, cuts)
 
@@ -229,6 +234,11 @@ def micro_batches(case: Case, tokens: float, most: float) -> int:
 def _micro_share(case: Case) -> float:
     """Bytes."""
     return MICRO_SHARE * case.machine.budgets()[case.machine.fast]
+
+
+def _kv_positions(case: Case, fixed: Fixed) -> int | None:
+    """What all caches may hold, with a draft's beside the target's if there is a draft at all."""
+    return None if fixed.kv_bytes is None else capped_positions(case, fixed.kv_bytes, draft=True)
 
 
 def _fetches(case: Case, sequences: int, gamma: int, fixed: Fixed) -> tuple[str, ...]:

@@ -32,9 +32,13 @@ SAY: Final = {
 
 
 def mid_job_shape(case: Case, decision: Decision) -> RoundShape:
-    """A round with every place taken, half way through the output."""
+    """A round with every place taken, or as many as the caches have room for, half way through the output."""
+    policy = decision.policy
     context = case.workload.prompt_tokens_mean + case.workload.output_tokens / 2
-    return RoundShape(float(min(decision.policy.in_flight, case.workload.requests)), context)
+    rows = min(policy.in_flight, case.workload.requests)
+    if policy.kv_positions is not None:
+        rows = max(1, min(rows, int(policy.kv_positions / (context + 1 + policy.gamma))))
+    return RoundShape(float(rows), context)
 
 
 def round_timeline(case: Case, decision: Decision, shape: RoundShape | None = None) -> Timeline:

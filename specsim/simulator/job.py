@@ -15,6 +15,7 @@ import numpy as np
 
 from specsim.case import Case
 from specsim.decision import Decision
+from specsim.errors import InputError
 from specsim.memory import join_tokens
 from specsim.schedule.lower import lower_prefill, lower_rounds
 from specsim.schedule.round import RoundShape
@@ -115,7 +116,8 @@ def simulate_job(case: Case, decision: Decision, *, grid: float = GRID, seed: in
     luck of the draws is typical.
 
     Without `refill`, a batch is decoded until its slowest request ends before the next is prefilled. With it, freed
-    places are taken by waiting requests, whose prompts ride along with verify passes.
+    places are taken by waiting requests, whose prompts ride along with verify passes. Where caches are capped, requests
+    take turns in them.
     """
     workload, policy = case.workload, decision.policy
     lengths = prompt_lengths(workload).astype(float)
@@ -126,33 +128,32 @@ def simulate_job(case: Case, decision: Decision, *, grid: float = GRID, seed: in
     rounds: list[Round] = []
     finish = np.zeros(workload.requests)
     clock = prefill_s = 0.0
-    waiting = 0  # requests from here on have not started
-    while waiting < workload.requests:
-        active = np.arange(waiting, min(waiting + policy.in_flight, workload.requests))
-        waiting = int(active[-1]) + 1
-        took = prefill_seconds(case, decision, lengths[active])
+    line = _Line(case, decision, lengths, gained)
+    while line.waiting.size:
+        active = line.wave()
+        took = prefill_seconds(case, decision, line.brought(active))
         prefill_s += took
         clock += took
+        line.started[active] = True
         finish[active] = clock
-        age = np.zeros(workload.requests, dtype=np.int64)  # rounds that each request has had
-        active = active[needed[active] > 0]
-        joined = _joiners(lengths, waiting, policy.in_flight - active.size, join_tokens(workload), policy.refill)
+        active = active[needed[active] > line.age[active]]
+        active, joined = line.next_round(active)
         fresh = True
         while active.size or joined.size:
-            waiting += joined.size
-            before = np.where(age[active] > 0, gained[active, age[active] - 1], 0)
-            context = float((lengths[active] + before).mean()) if active.size else float(lengths[joined].mean())
-            shape = RoundShape(float(active.size), context, float(lengths[joined].sum()))
+            before = line.gained_before(active)
+            brought = line.brought(joined)
+            context = float((lengths[active] + before).mean()) if active.size else float(brought.mean())
+            shape = RoundShape(float(active.size), context, float(brought.sum()))
             seconds = pricer.first(shape) if fresh else pricer.steady(shape)
             fresh = False
-            tokens = int((gained[active, age[active]] - before).sum()) + joined.size
+            tokens = int((gained[active, line.age[active]] - before).sum() + (~line.started[joined]).sum())
             rounds.append(Round(clock, clock + seconds, active.size, context, shape.joining, tokens))
             clock += seconds
-            age[active] += 1
+            line.age[active] += 1
+            line.started[joined] = True
             taken = np.concatenate([active, joined])  # a newcomer's first pass gives it its first token
-            finish[taken[age[taken] >= needed[taken]]] = clock
-            active = taken[age[taken] < needed[taken]]
-            joined = _joiners(lengths, waiting, policy.in_flight - active.size, join_tokens(workload), policy.refill)
+            finish[taken[line.age[taken] >= needed[taken]]] = clock
+            active, joined = line.next_round(taken[line.age[taken] < needed[taken]])
     tokens = workload.requests * workload.output_tokens
     return JobResult(tokens, prefill_s, clock - prefill_s, tuple(rounds), tuple(finish))
 
@@ -164,9 +165,57 @@ def prefill_seconds(case: Case, decision: Decision, lengths: np.ndarray[Any, np.
     return max(ends)
 
 
-def _joiners(lengths: Any, waiting: int, places: int, most_tokens: float, refill: bool) -> Any:
-    """The next requests in line that fit the free places and the prompt tokens that one pass may take."""
-    if not refill or places <= 0 or waiting >= len(lengths):
-        return np.zeros(0, dtype=np.int64)
-    fits = int(np.searchsorted(np.cumsum(lengths[waiting : waiting + places]), most_tokens, side="right"))
-    return np.arange(waiting, waiting + max(1, min(fits, places)))
+class _Line:
+    """Who waits, in order, and who may be in flight: as many as there are places for, and as the caches have room for.
+
+    Where caches may hold less than all may need, the youngest goes back in line when they are full, and what it had is
+    read again when its turn comes (see `executor.batches`). Batches share the room here as if they were one.
+    """
+
+    def __init__(self, case: Case, decision: Decision, lengths: Any, gained: Any) -> None:
+        self.policy, self.lengths = decision.policy, lengths
+        self.gained = np.concatenate([np.zeros((len(lengths), 1), gained.dtype), gained], axis=1)  # after no round too
+        self.most_tokens = join_tokens(case.workload, self.policy)
+        self.longest = lengths + case.workload.output_tokens  # positions of each at its end
+        self.room = math.inf if self.policy.kv_positions is None else self.policy.kv_positions
+        if self.room < max(self.longest):
+            what = f"the caches have {self.room} positions, and a request may need {max(self.longest):.0f}"
+            raise InputError(what, where="kv_positions", hint="plan again with a larger --kv")
+        self.waiting = np.arange(len(lengths))
+        self.age = np.zeros(len(lengths), dtype=np.int64)  # rounds that each request has had
+        self.started = np.zeros(len(lengths), dtype=bool)  # whether it has its first token
+
+    def gained_before(self, ids: Any) -> Any:
+        """Tokens that requests have from their rounds, the first one not counted."""
+        return self.gained[ids, self.age[ids]]
+
+    def brought(self, ids: Any) -> Any:
+        """Tokens that requests bring to the pass that they join with."""
+        return self.lengths[ids] + np.where(self.started[ids], 1 + self.gained_before(ids), 0)
+
+    def wave(self) -> Any:
+        return self._admit(self.policy.in_flight, math.inf, 0.0)
+
+    def next_round(self, active: Any) -> tuple[Any, Any]:
+        """Who of the `active` is in the next round, and who joins it."""
+        kept = np.sort(active) if math.isfinite(self.room) else active
+        needs = self._needs(kept, 0)
+        fits = np.cumsum(needs) <= self.room
+        if not fits.all():
+            self.waiting = np.sort(np.concatenate([self.waiting, kept[~fits]]))
+            kept, needs = kept[fits], needs[fits]
+        places = self.policy.in_flight - kept.size if self.policy.refill else 0
+        return kept, self._admit(places, self.most_tokens, float(needs.sum()))
+
+    def _needs(self, ids: Any, more: int) -> Any:
+        """Positions for a round of candidates."""
+        return np.minimum(self.longest[ids], self.brought(ids) + more + self.policy.gamma)
+
+    def _admit(self, places: int, most_tokens: float, held: float) -> Any:
+        """The next in line that fit the free places, the tokens that one pass may take (or one), and the caches."""
+        first = self.waiting[:places]
+        by_tokens = int(np.searchsorted(np.cumsum(self.brought(first)), most_tokens, side="right"))
+        by_room = int(np.searchsorted(held + np.cumsum(self._needs(first, 1)), self.room, side="right"))
+        count = min(len(first), max(1, by_tokens), by_room)
+        self.waiting = self.waiting[count:]
+        return first[:count]

@@ -20,6 +20,7 @@ from specsim import machines, profiles
 from specsim.acceptance import Acceptance, expected_tokens
 from specsim.case import Case
 from specsim.decision import Decision, Tail
+from specsim.errors import InputError
 from specsim.hardware import Machine
 from specsim.model import Model, read_config
 from specsim.planner.evaluate import SEARCH_GRID
@@ -128,6 +129,49 @@ def test_one_batch_after_another() -> None:
     job = simulate_job(exact_case(stories.workload(4, output=5, requests=8)), plan())
     assert (job.prefill_s, job.makespan_s) == (88, 344)
     assert job.finish_s == (172,) * 4 + (344,) * 4
+
+
+# caches with room for less than all may need
+
+
+def test_who_finds_no_room_waits_and_is_read_again() -> None:
+    """Of 2 requests of 4 + 4 tokens, both have 6 after their second round, 12 in all. The third is for one alone."""
+    job = simulate_job(exact_case(stories.workload(4, output=4, requests=2)), plan(batch=2, kv_positions=12))
+    assert [(r.rows, r.tokens) for r in job.rounds] == [(2, 2), (2, 2), (1, 1), (1, 1)]
+    assert job.finish_s[0] == job.rounds[2].end_s < job.rounds[3].start_s
+    assert job.finish_s[1] == job.rounds[3].end_s == job.makespan_s
+    whole = simulate_job(exact_case(stories.workload(4, output=4, requests=2)), plan(batch=2))
+    assert job.prefill_s > whole.prefill_s
+
+
+def test_with_refill_what_waited_joins_a_pass() -> None:
+    case = exact_case(stories.workload(4, output=4, requests=2))
+    job = simulate_job(case, plan(batch=2, kv_positions=12, refill=True))
+    assert [(r.rows, r.joining, r.tokens) for r in job.rounds] == [
+        (2, 0, 2),
+        (2, 0, 2),
+        (1, 0, 1),
+        (0, 7, 0),
+        (1, 0, 1),
+    ]
+
+
+@pytest.mark.parametrize("refill", [False, True])
+@pytest.mark.parametrize("strategy", ["serial", "merged"])
+def test_room_for_all_is_as_good_as_no_cap_and_any_room_serves_all(strategy: str, refill: bool) -> None:
+    case = exact_case(stories.workload(4, output=9, requests=9, longest=8))
+    numbers: dict[str, Any] = {"batch": 2, "gamma": 2, "refill": refill}
+    whole = simulate_job(case, plan(strategy, **numbers))
+    jobs = [simulate_job(case, plan(strategy, kv_positions=room, **numbers)) for room in (17, 30, 45, 1000)]
+    assert jobs[-1] == whole
+    for job in jobs[:-1]:
+        assert 0 < min(job.finish_s) < max(job.finish_s) == job.makespan_s
+        assert job.makespan_s >= whole.makespan_s
+
+
+def test_room_for_less_than_a_request_is_refused() -> None:
+    with pytest.raises(InputError, match="the caches have 7 positions, and a request may need 8; plan again"):
+        simulate_job(exact_case(stories.workload(4, output=4, requests=2)), plan(kv_positions=7))
 
 
 def test_speculation_is_drafting_and_fewer_rounds() -> None:
