@@ -1,9 +1,9 @@
 """Plans offloading with speculative decoding for language models that do not fit the GPU.
 
 Facts -> cost model -> schedule -> simulator -> planner -> plan file. `specsim.plan`, `simulate`, `explain`,
-`compare`, `ablation`, `sweep`, `upgrade`, `breakeven`, `export`, `draw`, `measure`, `run`, `validate` and `read_plan`
-are functions of `specsim.api`, the library behind the command line. That module is loaded, with numpy and the rest,
-when the first of them is asked for.
+`compare`, `ablation`, `sweep`, `upgrade`, `breakeven`, `budget`, `export`, `draw`, `measure`, `run`, `validate` and
+`read_plan` are functions of `specsim.api`, the library behind the command line. That module is loaded, with numpy and
+the rest, when the first of them is asked for.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from specsim.api import (
         ablation,
         breakeven,
+        budget,
         compare,
         draw,
         explain,
@@ -35,6 +36,7 @@ __all__ = [
     "__version__",
     "ablation",
     "breakeven",
+    "budget",
     "compare",
     "draw",
     "explain",

@@ -40,6 +40,7 @@ from specsim.validation.throughput import Comparison as Compared
 from specsim.validation.throughput import Ran
 from specsim.validation.throughput import compare as compare_run
 from specsim.whatif.breakeven import ACCEPTANCES, BreakEvenMap, Over, find_break_even
+from specsim.whatif.budget import KEEP, POINTS, MemoryCurve, find_curve
 from specsim.whatif.parts import named
 from specsim.whatif.prices import Prices, read_prices, with_prices
 from specsim.whatif.upgrade import Upgrades, find_upgrades
@@ -59,6 +60,7 @@ __all__ = [
     "Validation",
     "ablation",
     "breakeven",
+    "budget",
     "case",
     "compare",
     "draw",
@@ -107,7 +109,7 @@ class Validation:
 
 
 #: what `draw` has pictures of
-Answer: TypeAlias = "Plan | Comparison | Ablation | Sweep | Upgrades | BreakEvenMap | Validation"
+Answer: TypeAlias = "Plan | Comparison | Ablation | Sweep | Upgrades | BreakEvenMap | MemoryCurve | Validation"
 
 
 def plan(
@@ -249,10 +251,22 @@ def breakeven(
     return find_break_even(asked, over=over, rates=rates, acceptances=acceptances, thorough=thorough, progress=progress)
 
 
+def budget(
+    question: Case | None = None,
+    *,
+    keep: float = KEEP,
+    points: int = POINTS,
+    progress: Progress | None = None,
+    **options: Any,
+) -> MemoryCurve:
+    """What memory is worth for a case, or for the `options` of `case`: see `MemoryCurve`."""
+    return find_curve(question or case(**options), keep=keep, points=points, progress=progress)
+
+
 def draw(answer: Answer, view: str = "timeline") -> Figure:
     """The picture of an answer, as the command of that question draws it: of what `plan`, `compare`, `ablation`,
-    `sweep`, `upgrade`, `breakeven` and `validate` return. `view` is for plans: one round's "timeline", the "memory" by
-    phase, or the "roofline". Raises InputError for anything else."""
+    `sweep`, `upgrade`, `breakeven`, `budget` and `validate` return. `view` is for plans: one round's "timeline", the
+    "memory" by phase, or the "roofline". Raises InputError for anything else."""
     figure: Figure = import_module("specsim.report.draw").draw(answer, view)  # matplotlib takes long to load
     return figure
 

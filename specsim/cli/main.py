@@ -75,6 +75,7 @@ COMMANDS: Final[Mapping[str, Lazy]] = {
     "sweep": Lazy("specsim.cli.sweep", "sweep", "Plan anew for ranges of any field: what if?"),
     "upgrade": Lazy("specsim.cli.upgrade", "upgrade", "Say what to buy: every part, planned anew, with prices."),
     "breakeven": Lazy("specsim.cli.breakeven", "breakeven", "Map from which acceptance speculation pays."),
+    "memory": Lazy("specsim.cli.memory", "memory", "Say how little memory will do, and what speculation takes of it."),
     "run": Lazy("specsim.cli.run", "run", "Execute a plan with real weights."),
     "validate": Lazy("specsim.cli.validate", "validate", "Predict, measure, and say where the error lies."),
     "export": Lazy("specsim.cli.export", "export", "Write a plan as another engine's configuration."),

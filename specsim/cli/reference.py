@@ -23,7 +23,7 @@ PAGE: Final = Path("docs") / "reference.md"
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "Plan": ("plan", "simulate", "explain"),
     "Compare": ("compare", "ablation", "published"),
-    "Ask what if": ("sweep", "upgrade", "breakeven"),
+    "Ask what if": ("sweep", "upgrade", "breakeven", "memory"),
     "Run": ("run", "validate", "export"),
     "Know the machine": ("list", "profile", "profiles", "doctor"),
 }

@@ -14,10 +14,11 @@ from specsim.api import Answer, Validation, simulate
 from specsim.errors import InputError, UnknownNameError
 from specsim.planner.ablation import Ablation
 from specsim.planner.compare import Comparison
-from specsim.report import breakeven, pictures, rounds, sweep, upgrades
+from specsim.report import breakeven, budget, pictures, rounds, sweep, upgrades
 from specsim.report.memory import memory_picture
 from specsim.report.roofline import roofline
 from specsim.whatif.breakeven import BreakEvenMap
+from specsim.whatif.budget import MemoryCurve
 from specsim.whatif.sweep import Sweep
 from specsim.whatif.upgrade import Upgrades
 
@@ -46,6 +47,8 @@ def draw(answer: Answer, view: str) -> Figure:
             return upgrades.draw(answer)
         case BreakEvenMap():
             return breakeven.draw(answer)
+        case MemoryCurve():
+            return budget.draw(answer)
         case Validation():
             return rounds.measured(answer.plan, answer.comparison.measured, answer.timelines)
     what = f"{type(answer).__name__} has no picture"

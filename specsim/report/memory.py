@@ -28,7 +28,7 @@ GROUPS: Final = {
     "embedding and head": ("embedding", "head"),
 }
 WORKSPACES: Final = "workspaces"
-_COLOURS: Final = dict(zip((*GROUPS, WORKSPACES), PALETTE, strict=False))
+COLOURS: Final = dict(zip((*GROUPS, WORKSPACES), PALETTE, strict=False))
 _GROUP_OF: Final = {item: group for group, items in GROUPS.items() for item in items}
 
 _WIDTH, _LEFT, _RIGHT = 9.0, 0.95, 0.95  # inches
@@ -53,14 +53,14 @@ def memory_picture(plan: Plan) -> Figure:
         box = (_LEFT / _WIDTH, low / height, 1 - (_LEFT + _RIGHT) / _WIDTH, len(PHASES) * _ROW / height)
         _panel(figure.add_axes(box), memory, phases, budget)
         top = low - _PANEL + 0.3
-    legend(figure, [Patch(color=colour, label=group) for group, colour in _COLOURS.items() if group in drawn])
+    legend(figure, [Patch(color=colour, label=group) for group, colour in COLOURS.items() if group in drawn])
     heading(figure, f"Memory: {plan.case.target.name} on {plan.case.machine.name}", subtitle)
     return figure
 
 
 def grouped(items: Items) -> Mapping[str, float]:
     """Bytes by group, in the order of `GROUPS`, workspaces last."""
-    sums = dict.fromkeys(_COLOURS, 0.0)
+    sums = dict.fromkeys(COLOURS, 0.0)
     for item, size in items.items():
         sums[_GROUP_OF.get(item, WORKSPACES)] += size
     return sums
@@ -76,9 +76,7 @@ def _panel(axes: Axes, memory: str, phases: Mapping[str, Mapping[str, float]], b
     for row, groups in enumerate(phases.values()):
         for (group, size), end in zip(groups.items(), accumulate(groups.values()), strict=True):
             if size:
-                axes.barh(
-                    row, size, left=end - size, height=0.72, color=_COLOURS[group], edgecolor=PAPER, linewidth=0.5
-                )
+                axes.barh(row, size, left=end - size, height=0.72, color=COLOURS[group], edgecolor=PAPER, linewidth=0.5)
         text = show(sum(groups.values()), "bytes")
         axes.text(1.01, row, text, transform=axes.get_yaxis_transform(), va="center", size=9.5, color=INK)
     if near:

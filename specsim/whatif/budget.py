@@ -1,7 +1,7 @@
 """What memory is worth: the best plans with and without speculation for an ever smaller fast memory.
 
-Budgets fall by equal factors, from what the best plans take to the least that anything fits in. A plan for one budget is
-one for every larger budget too, so no curve falls where memory grows.
+Budgets fall by equal factors, from what the best plans take to the least that anything fits in. A plan for one budget
+is one for every larger budget too, so no curve falls where memory grows.
 """
 
 from __future__ import annotations

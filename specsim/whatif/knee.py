@@ -1,4 +1,4 @@
-"""What a memory curve says: its knee, how far down speculation pays, what keeps its speed-up, what each step gives up."""
+"""What a memory curve says: its knee, how far down speculation pays, what keeps its gain, what each step gives up."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ class Change:
     phase: str
 
 
-def knee(curve: MemoryCurve) -> Point:
+def knee(curve: MemoryCurve) -> Point | None:
     """Where less memory begins to cost more than its share: the point of the best plans' throughput furthest above
-    the straight line between the curve's ends (Satopää et al. 2011, "Finding a Kneedle in a Haystack")."""
+    the straight line between the curve's ends (Satopää et al. 2011, "Finding a Kneedle in a Haystack"); None where
+    none is above it."""
     first, last = curve.points[0], curve.points[-1]
     budgets = first.budget_bytes - last.budget_bytes or 1.0
     rates = rate_of(first.best) - rate_of(last.best) or 1.0
@@ -36,7 +37,8 @@ def knee(curve: MemoryCurve) -> Point:
         rise = (rate_of(point.best) - rate_of(last.best)) / rates
         return rise - (point.budget_bytes - last.budget_bytes) / budgets
 
-    return max(curve.points, key=above)
+    bend = max(curve.points, key=above)
+    return bend if above(bend) > 0 else None
 
 
 def pays_from(curve: MemoryCurve) -> Point | None:
@@ -98,5 +100,6 @@ def sentence(curve: MemoryCurve) -> str:
     if small is not None and cut is not None:
         kept = f"{show(small.budget_bytes, 'bytes')} keeps {curve.keep:.0%} of its speed-up"
         told.append(f"{kept}, with {cut:.0%} less memory for generation" if cut > 0 else kept)
-    told.append(f"the knee of the best plans is at {show(bend.budget_bytes, 'bytes')}")
+    if bend is not None:
+        told.append(f"the knee is at {show(bend.budget_bytes, 'bytes')}")
     return "; ".join(told) + "."
