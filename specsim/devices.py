@@ -26,7 +26,8 @@ def on(stream: str, device: int) -> str:
 
 def device_of(stream: str) -> int:
     """The number of the device that a stream belongs to."""
-    return int(stream.partition("@")[2] or 0)
+    number = stream.partition("@")[2]
+    return int(number) if number.isdecimal() else 0
 
 
 def bare(stream: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from specsim.devices import bare
 from specsim.errors import InputError
 from specsim.hardware import Machine
 from specsim.units import GiB
@@ -53,16 +54,20 @@ class Tariff:
 
 
 def energy_of(machine: Machine, busy_s: Mapping[str, float], seconds: float, tokens: int) -> Energy:
-    """The energy of a job on `machine`, whose parts gpu, cpu, dram and disk are busy for `busy_s` of `seconds`."""
+    """The energy of a job on `machine`, whose parts gpu, cpu, dram and disk are busy for `busy_s` of `seconds`. Like
+    devices draw alike, and every node's host, disk and rest draw, whether a plan uses them or not."""
     host, disk, gpu = machine.host, machine.disk, machine.gpu
     dram = host.dram_watts_per_gib * host.ram_bytes / GiB
     parts = {"gpu": (gpu.power_watts, gpu.idle_share)} if gpu is not None else {}
     parts |= {"cpu": (host.power_watts, host.idle_share), "dram": (dram, host.dram_idle_share)}
     parts |= {"disk": (disk.power_watts, disk.idle_share)}
-    watts = {"rest": host.rest_watts}
+    nodes = machine.devices // machine.node_devices
+    watts = {"rest": host.rest_watts * nodes}
     for part, (power, idle_share) in parts.items():
-        busy = min(1.0, busy_s.get(part, 0.0) / seconds)
-        watts[part] = power * (busy + (1 - busy) * idle_share)
+        number = machine.devices if part == machine.main else nodes
+        working = sum(busy for name, busy in busy_s.items() if bare(name) == part)
+        busy = min(float(number), working / seconds)
+        watts[part] = power * (busy + (number - busy) * idle_share)
     watts["supply"] = sum(watts.values()) * (1 / host.supply_efficiency - 1)
     return Energy(watts, seconds, tokens)
 

@@ -10,6 +10,7 @@ from typing import Final
 from specsim.case import Case
 from specsim.cost.timing import resource
 from specsim.decision import Decision
+from specsim.devices import bare
 from specsim.energy import Energy, energy_of
 from specsim.planner.predict import round_timeline
 from specsim.schedule.lower import lower_prefill
@@ -62,6 +63,7 @@ def _alike(job: JobResult) -> dict[tuple[int, bool], list[Round]]:
 
 def _shares(timeline: Timeline) -> Mapping[str, float]:
     """Busy share by resource; DRAM is busy while the CPU computes, a copy runs or the disk fills it."""
-    touching = (replace(span, stream="dram") for span in timeline.spans if resource(span.stream) != "gpu")
+    beside = ("gpu", "peer")
+    touching = (replace(span, stream="dram") for span in timeline.spans if bare(resource(span.stream)) not in beside)
     busy = busy_seconds(timeline) | busy_seconds(Timeline(tuple(touching)))
     return {part: seconds / timeline.makespan for part, seconds in busy.items()} if timeline.makespan else {}

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from specsim.acceptance import expected_tokens
 from specsim.case import Case
 from specsim.decision import slots
+from specsim.devices import bare
 from specsim.errors import InfeasibleError
 from specsim.memory import peak_items, totals
 from specsim.planner.candidates import Fixed
@@ -137,7 +138,8 @@ def _entry(
     """`timeline` is a pass in mid-job; every request has its first token from its prefill."""
     waits: dict[str, float] = {}
     for stream, share in waiting_on(timeline).items():
-        waits[resource(stream)] = waits.get(resource(stream), 0.0) + share
+        name_of = bare(resource(stream))
+        waits[name_of] = waits.get(name_of, 0.0) + share
     most, pass_s = max(waits, key=waits.__getitem__), decode_s / passes
     return Entry(
         name,

@@ -8,6 +8,7 @@ from specsim.acceptance import Acceptance, expected_tokens
 from specsim.answer import Predicted
 from specsim.case import Case
 from specsim.decision import Decision, slots
+from specsim.devices import bare
 from specsim.memory import peak_items, totals
 from specsim.schedule.lower import lower_rounds
 from specsim.schedule.round import RoundShape
@@ -28,6 +29,9 @@ SAY: Final = {
     "h2d.act": "activations coming over the link",
     "d2h": "copies back over the link",
     "disk": "the disk",
+    "gpu.head": "logits on the GPU",
+    "cpu.head": "logits on the CPU",
+    "peer": "transfers between devices",
 }
 
 
@@ -75,9 +79,11 @@ def predict(case: Case, decision: Decision, bound: float, *, job: JobResult | No
 def bottleneck(timeline: Timeline, job: JobResult) -> str:
     """One sentence: what the critical path of a round waits for, and how much of the job is prefill."""
     waits: dict[str, float] = {}
-    streams = waiting_on(timeline)
-    for stream, share in streams.items():
-        waits[resource(stream)] = waits.get(resource(stream), 0.0) + share
+    streams: dict[str, float] = {}
+    for stream, share in waiting_on(timeline).items():  # like devices count as one
+        name, kind = bare(resource(stream)), bare(stream)
+        waits[name] = waits.get(name, 0.0) + share
+        streams[kind] = streams.get(kind, 0.0) + share
     name = max(waits, key=lambda r: waits[r])
     most = max((s for s in streams if resource(s) == name), key=lambda s: streams[s])
     prefill = job.prefill_s / job.makespan_s

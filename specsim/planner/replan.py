@@ -194,7 +194,8 @@ def _speculates(candidate: Candidate) -> bool:
 
 def _made(case: Case, fixed: Fixed, seed: Candidate, requests: int) -> Iterator[Candidate]:
     """The seed for another case: with as many sequences in a batch, and with as large a share of all `requests`."""
-    if seed.policy.devices > case.machine.devices:
+    split = fixed.stages in (None, seed.policy.stages) and fixed.tensor in (None, seed.policy.tensor)
+    if seed.policy.devices > case.machine.devices or not split:
         return
     fixed, strategy = like(fixed, seed), fixed.strategy or seed.strategy
     gamma = seed.policy.gamma if fixed.gamma is None else fixed.gamma

@@ -17,11 +17,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from specsim.devices import bare, device_of
 from specsim.report.style import DPI, GRID, INK, LANE, PLAIN, QUIET, heading, legend, new_figure, save
 from specsim.timeline.timeline import Span, Timeline, busy_seconds, critical_path, streams
 from specsim.units import show
 
-__all__ = ["COLOURS", "ROWS", "gantt", "kind_colours", "panels", "save"]
+__all__ = ["COLOURS", "gantt", "kind_colours", "panels", "row_name", "save"]
 
 ROWS: Final = {
     "gpu": "GPU",
@@ -30,9 +31,12 @@ ROWS: Final = {
     "h2d.kv": "PCIe in, KV",
     "h2d.act": "PCIe in, rows",
     "d2h": "PCIe out",
+    "gpu.head": "GPU logits",
     "cpu": "CPU",
     "cpu.draft": "CPU draft",
+    "cpu.head": "CPU logits",
     "disk": "Disk",
+    "peer": "Peer out",
 }
 
 #: Okabe and Ito, Color Universal Design (2008): told apart with common colour blindness too. Grey is ours.
@@ -46,10 +50,10 @@ COLOURS: Final = {
     "kv": "#56B4E9",
     "transfer": "#F0E442",
     "read": "#D55E00",
+    "send": "#332288",
+    "reduce": "#882255",
 }
 _SPARE = (
-    "#332288",
-    "#882255",
     "#117733",
     "#AA4499",
     "#44AA99",
@@ -97,6 +101,12 @@ def panels(timelines: Mapping[str, Timeline], *, title: str, subtitle: str = "")
     return figure
 
 
+def row_name(stream: str) -> str:
+    """What a stream is called beside its row: on device 0 as on a machine with one device."""
+    device = device_of(stream)
+    return ROWS.get(bare(stream), bare(stream)) + (f" @{device}" if device else "")
+
+
 def _panel(axes: Axes, timeline: Timeline, longest: float, colours: dict[str, str]) -> None:
     """One timeline on axes that are `longest` seconds wide."""
     rows = {stream: row for row, stream in enumerate(streams(timeline))}
@@ -134,7 +144,7 @@ def _frame(axes: Axes, rows: dict[str, int], timeline: Timeline, longest: float,
     axes.set_xlim(0, longest * scale or 1.0)
     axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)  # the first stream on top
     axes.barh(list(rows.values()), makespan * scale, height=_BAR, color=LANE, zorder=0)
-    axes.set_yticks(list(rows.values()), [ROWS.get(stream, stream) for stream in rows])
+    axes.set_yticks(list(rows.values()), [row_name(stream) for stream in rows])
     beside = axes.get_yaxis_transform()
     for stream, row in rows.items():
         own = Timeline(tuple(span for span in timeline.spans if span.stream == stream))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from specsim.report.gantt import ROWS, kind_colours
+from specsim.report.gantt import kind_colours, row_name
 from specsim.report.markup import Html, tag
 from specsim.timeline import Timeline, critical_path, streams
 
@@ -31,7 +31,7 @@ def timeline_data(timeline: Timeline) -> dict[str, Any]:
     kept = sorted(drawn, key=lambda i: timeline.spans[i].start)[:MOST]
     spans = [timeline.spans[i] for i in kept]
     return {
-        "rows": [ROWS.get(stream, stream) for stream in rows],
+        "rows": [row_name(stream) for stream in rows],
         "kinds": list(kinds),
         "end": max((_short(span.end) for span in spans), default=0.0),
         "name": [span.name for span in spans],

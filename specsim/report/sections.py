@@ -8,7 +8,9 @@ from typing import Final
 
 from specsim.answer import Plan, Upgrade
 from specsim.decision import Decision, homes_of, slots
+from specsim.devices import bare
 from specsim.memory import PHASES, peak_items
+from specsim.partition import stage_layers
 from specsim.units import show
 
 MEMORY_HEADERS: Final = ("memory", *PHASES, "budget", "largest in decode")
@@ -43,6 +45,8 @@ def decisions(plan: Plan) -> Iterator[tuple[str, str]]:
     """What runs where: what, and where."""
     decision, predicted = plan.decision, plan.predicted
     policy = decision.policy
+    if plan.case.machine.devices > 1:
+        yield "devices", _devices(plan)
     yield from _placement(decision).items()
     if policy.draft is not None:
         kv = "made anew every round" if policy.draft.kv == "none" else f"kept in {policy.draft.kv}"
@@ -60,8 +64,26 @@ def decisions(plan: Plan) -> Iterator[tuple[str, str]]:
         steps = f"({len(decision.tails)} steps)"
         yield "tail", f"from {tail.rows} sequences left, other processors where that is faster {steps}"
     round_s = predicted.slot_s * slots(decision.strategy, policy)
-    used = ", ".join(f"{name} {share:.0%}" for name, share in predicted.utilisation.items())
-    yield "busy", f"{used} of a round of {duration(round_s)}"
+    yield "busy", f"{_used(predicted.utilisation)} of a round of {duration(round_s)}"
+
+
+def _used(utilisation: Mapping[str, float]) -> str:
+    """Busy shares by resource; of like devices the least and the most."""
+    shares: dict[str, list[float]] = {}
+    for name, share in utilisation.items():
+        shares.setdefault(bare(name), []).append(share)
+    words = {name: (f"{min(found):.0%}", f"{max(found):.0%}") for name, found in shares.items()}
+    return ", ".join(f"{name} {low}" + (f" to {high}" if high != low else "") for name, (low, high) in words.items())
+
+
+def _devices(plan: Plan) -> str:
+    """How the target is cut."""
+    policy = plan.decision.policy
+    sizes = Counter(len(run) for run in stage_layers(plan.case.target, policy.stages))
+    layers = ", ".join(f"{count} of {size} layers" if count > 1 else f"{size} layers" for size, count in sizes.items())
+    stages = f"{policy.stages} stages ({layers})" if policy.stages > 1 else "one stage"
+    split = f", each layer split over {policy.tensor}" if policy.tensor > 1 else ""
+    return f"{policy.devices} of {plan.case.machine.devices}: {stages}{split}"
 
 
 def _placement(decision: Decision) -> Mapping[str, str]:

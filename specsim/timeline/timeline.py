@@ -11,13 +11,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from specsim.cost.timing import resource
+from specsim.devices import bare, device_of
 from specsim.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 #: the order of rows and tracks; other streams follow in order of appearance
-STREAMS: Final = ("gpu", "gpu.draft", "h2d", "h2d.kv", "h2d.act", "d2h", "cpu", "cpu.draft", "disk")
+STREAMS: Final = (
+    *("gpu", "gpu.draft", "gpu.head", "h2d", "h2d.kv", "h2d.act", "d2h"),
+    *("cpu", "cpu.draft", "cpu.head", "disk", "peer"),
+)
 
 _RELATIVE = 1e-9  # two times nearer than this share of the makespan are the same
 
@@ -102,9 +106,10 @@ class Timeline:
 
 
 def streams(timeline: Timeline) -> list[str]:
-    """The streams that have spans, in the order in which they are drawn."""
+    """The streams that have spans, in the order in which they are drawn: device by device."""
     seen = dict.fromkeys(span.stream for span in timeline.spans)
-    return [s for s in STREAMS if s in seen] + [s for s in seen if s not in STREAMS]
+    order = {stream: place for place, stream in enumerate(STREAMS)}
+    return sorted(seen, key=lambda stream: (device_of(stream), order.get(bare(stream), len(order))))
 
 
 def busy_seconds(timeline: Timeline) -> dict[str, float]:

@@ -40,8 +40,8 @@ class Field:
 
     @property
     def names(self) -> bool:
-        """Whether its values name parts, models or work, so that another value asks another question."""
-        return self.owner == "option" and self.kind == "text"
+        """Whether its values name parts, models or work, or number devices: another value asks another question."""
+        return self.owner == "option" and (self.kind == "text" or self.name == "devices")
 
     @property
     def column(self) -> str:
@@ -71,14 +71,16 @@ def _fields() -> dict[str, Field]:
     found += [
         Field("link", "option", "link_bytes_per_s", "bytes/s"),
         Field("disk-bandwidth", "option", "disk_bytes_per_s", "bytes/s"),
+        Field("devices", "option", "devices", "whole"),
+        Field("peer", "option", "peer", "bytes/s"),
         Field("acceptance", "option", "acceptance", "ratio", even=True),
     ]
     found += [Field(f"{n}-tokens", "option", f"{n}_tokens", "whole") for n in ("prompt", "output")]
     found += [Field("requests", "option", "requests", "whole")]
     for name in ("gpu", "vram_bw", "cpu", "dram"):
         found.append(Field(f"{name.replace('_', '-')}-factor", "scale", name, "ratio"))
-    found += [Field(name, "fix", name, "whole", even=True) for name in ("gamma", "ring_slots")]
-    found += [Field(name, "fix", name, "whole") for name in ("batch", "prefill_batch", "draft_batch")]
+    found += [Field(name, "fix", name, "whole", even=True) for name in ("gamma", "ring_slots", "stages", "tensor")]
+    found += [Field(name, "fix", name, "whole") for name in ("batch", "batches", "prefill_batch", "draft_batch")]
     found += [
         Field(name, "fix", name, "text")
         for name in ("strategy", "expert_fetch", "attention", "kv", "ffn", "placement", "draft_kv")

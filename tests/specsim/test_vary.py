@@ -76,5 +76,5 @@ def test_values_of_another_kind_are_refused(values: list[float]) -> None:
 
 def test_names_ask_another_question_and_numbers_do_not() -> None:
     assert {name for name, of in FIELDS.items() if of.names} == {
-        *("machine", "gpu", "host", "disk", "target", "draft", "dtype", "workload")
+        *("machine", "gpu", "host", "disk", "target", "draft", "dtype", "workload", "devices")
     }
