@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Final
 
 from specsim.answer import Wire
+from specsim.bounded import short
 from specsim.case import Case
 from specsim.decision import (
     BATCHES,
@@ -73,12 +74,14 @@ def ungroup(groups: Sequence[Layers], target: Model, part_bytes: int, where: str
     most = max(parts.values())
     for alike in groups:
         if any(not 1 <= p.parts <= most for p in alike.ffn) or sum(p.parts for p in alike.ffn) > most:
-            raise InputError(f"layers {alike.layers!r} name a number of FFN parts that is not 1 to {most}", where=where)
+            raise InputError(
+                f"layers {short(alike.layers)} name a number of FFN parts that is not 1 to {most}", where=where
+            )
         ffn = tuple(PartPlacement(p.weights, p.processor) for p in alike.ffn for _ in range(p.parts))
         for word in alike.layers.split():
             first, _, last = word.partition("-")
             if _NUMBER.fullmatch(first) is None or _NUMBER.fullmatch(last or first) is None:
-                raise InputError(f"layers {alike.layers!r} is not like '0-3 7'", where=where)
+                raise InputError(f"layers {short(alike.layers)} is not like '0-3 7'", where=where)
             for layer in range(int(first), min(int(last or first), target.layers) + 1):
                 if layer in placed:
                     raise InputError(f"layer {layer} is placed twice", where=where)

@@ -23,7 +23,8 @@ from specsim.errors import InputError
 _MAX_BYTES: Final = 16 * 2**20
 _MERGE: Final = "tag:yaml.org,2002:merge"
 _TIMESTAMP: Final = "tag:yaml.org,2002:timestamp"
-_TEXT: Final = "tag:yaml.org,2002:str"
+#: "=" is text too, though YAML 1.1 once had plans for it
+_TEXT: Final = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:value")
 # JSON writes 1e-05, which YAML 1.1 takes for text as it has no dot
 _EXPONENT = ("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+\Z"))
 
@@ -108,7 +109,7 @@ def _value(loader: Any, event: Any, depth: int) -> Any:
 
 def _scalar(loader: Any, event: yaml.ScalarEvent) -> Any:
     tag = loader.resolve(yaml.ScalarNode, event.value, event.implicit)
-    if tag == _TEXT:
+    if tag in _TEXT:
         return event.value
     if tag == _MERGE:
         raise _refused("a merge (<<) is not supported; write the keys out", event)

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from executor.checkpoint.checkpoint import open_checkpoint
+from specsim.bounded import short
 from specsim.errors import InputError
-from tests.executor.checkpoint_stories import edit_json, rewrite, saved_tensors
+from tests.executor.checkpoint_stories import edit_json, rewrite, saved_tensors, write_safetensors
 from tests.executor.checkpoints import FAMILIES, make
 
 INDEX = "model.safetensors.index.json"
@@ -136,11 +137,13 @@ def test_an_index_that_names_a_tensor_its_shard_has_not_is_refused(tmp_path: Pat
     assert f"{directory}: 'x' is missing; get" in refusal(directory)
 
 
-@pytest.mark.parametrize("shard", ["../model.safetensors", "/etc/passwd", "a/b.safetensors", "a\\b", "..", "."])
+@pytest.mark.parametrize(
+    "shard", ["../model.safetensors", "/etc/passwd", "a/b", "a\\b", "..", ".", "", "\0", "\ud800", "\n", "x" * 256]
+)
 def test_an_index_cannot_point_outside_its_directory(shard: str, tmp_path: Path) -> None:
     directory = make("llama", tmp_path, max_shard_size="20KB")
     edit_json(directory / INDEX, weight_map={"model.norm.weight": shard})
-    assert f"names {shard!r}, which is not a plain file name" in refusal(directory)
+    assert f"names {short(shard)}, which is not a plain file name" in refusal(directory)
 
 
 @pytest.mark.parametrize(
@@ -157,3 +160,66 @@ def test_a_damaged_index_is_named(damage: Callable[[Path], object], complaint: s
     directory = make("llama", tmp_path, max_shard_size="20KB")
     damage(directory / INDEX)
     assert f"{INDEX}: {complaint}" in refusal(directory)
+
+
+def test_a_config_that_asks_for_millions_of_tensors_is_refused_at_once(tmp_path: Path) -> None:
+    directory = make("mixtral", tmp_path)
+    edit_json(directory / "config.json", num_hidden_layers=1024, num_local_experts=1024)
+    assert "and 999" in refusal(directory)  # of three millions, it stopped to count
+
+
+def test_a_checkpoint_of_links_into_a_cache_is_read_as_the_files_would_be(tmp_path: Path) -> None:
+    """As Hugging Face lays it out: every file in snapshots/REVISION is a link to ../../blobs/DIGEST."""
+    directory, blobs = make("llama", tmp_path / "snapshots" / "main", max_shard_size="20KB"), tmp_path / "blobs"
+    before = open_checkpoint(directory)
+    blobs.mkdir()
+    for number, file in enumerate(sorted(directory.iterdir())):
+        file.rename(blobs / f"{number:064x}")
+        file.symlink_to(Path("../../blobs") / f"{number:064x}")
+    assert open_checkpoint(directory) == before
+    linked = tmp_path / "current"
+    linked.symlink_to("snapshots/main")
+    assert open_checkpoint(linked).tensors.keys() == before.tensors.keys()
+
+
+def test_links_that_lead_nowhere_or_round_are_missing_files(tmp_path: Path) -> None:
+    directory = make("llama", tmp_path, max_shard_size="20KB")
+    shard = directory / "model-00002-of-00005.safetensors"
+    for to in ("gone", shard.name):
+        shard.unlink()
+        shard.symlink_to(to)
+        assert "1 of 5 shards missing: 'model-00002-of-00005.safetensors'" in refusal(directory)
+
+
+def test_a_link_to_a_file_that_is_no_checkpoint_shows_nothing_of_it(tmp_path: Path) -> None:
+    directory = make("llama", tmp_path)
+    secret = tmp_path / "secret"
+    secret.write_text("password = hunter2\n" * 100)
+    for name in ("model.safetensors", "config.json"):
+        (directory / name).unlink()
+        (directory / name).symlink_to(secret)
+        assert "hunter2" not in refusal(directory)
+
+
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    directory = make("llama", tmp_path)
+    for name in ("model.safetensors", "generation_config.json", "config.json"):
+        (directory / name).unlink(missing_ok=True)
+        os.mkfifo(directory / name)
+        refusal(directory)
+
+
+def test_a_sparse_shard_is_as_good_as_its_header(tmp_path: Path) -> None:
+    """Holes read as zeros; a tensor of a tebibyte is refused by its shape before anything is allocated."""
+    directory = make("llama", tmp_path)
+    content = (directory / "model.safetensors").read_bytes()
+    header = content[: 8 + int.from_bytes(content[:8], "little")]
+    (directory / "model.safetensors").write_bytes(header)
+    os.truncate(directory / "model.safetensors", len(content))
+    assert len(open_checkpoint(directory).tensors) == 21
+    huge = {"dtype": "F32", "shape": [2**38], "data_offsets": [0, 2**40]}
+    write_safetensors(directory / "model.safetensors", {"model.embed_tokens.weight": huge})
+    os.truncate(directory / "model.safetensors", 2**40 + 4096)
+    assert "'model.embed_tokens.weight' has shape [274877906944], not [96, 32]" in refusal(directory)
+    os.truncate(directory / "model.safetensors", 2**39)
+    assert "'model.embed_tokens.weight' is truncated (model.safetensors ends at byte 549755813888" in refusal(directory)

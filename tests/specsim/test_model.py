@@ -169,6 +169,23 @@ def test_optional_sizes_are_checked_too() -> None:
     assert refused(LLAMA, sliding_window="wide").startswith("sliding_window is 'wide';")
 
 
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"num_hidden_layers": 10**12}, "num_hidden_layers is 1000000000000; it must be at most 1024"),
+        ({"num_local_experts": 10**9}, "num_local_experts is 1000000000; it must be at most 1024"),
+        ({"hidden_size": 2**31}, "hidden_size is 2147483648; it must be at most 2147483647"),
+        ({"vocab_size": 10**4299}, "vocab_size is 1000"),  # products of such numbers cannot be written in a message
+        ({"decoder_sparse_step": "2"}, "decoder_sparse_step is '2'; it must be a whole number above zero"),
+        ({"decoder_sparse_step": -1}, "decoder_sparse_step is -1; it must be a whole number above zero"),
+        ({"mlp_only_layers": [[0]]}, "mlp_only_layers is [[0]]; it must be a list of layers"),
+        ({"mlp_only_layers": "0"}, "mlp_only_layers is '0'; it must be a list of layers"),
+    ],
+)
+def test_sizes_that_would_take_all_memory_or_crash_are_refused(changes: dict[str, Any], problem: str) -> None:
+    assert refused(MIXTRAL, **changes).startswith(problem)
+
+
 def test_experts_have_to_be_counted() -> None:
     assert refused(MIXTRAL, num_local_experts=...).startswith("has no num_local_experts;")
     assert refused(MIXTRAL, num_experts_per_tok=...).startswith("has no num_experts_per_tok;")
@@ -188,7 +205,12 @@ def test_an_unknown_dtype() -> None:
 
 @pytest.mark.parametrize(
     ("text", "problem"),
-    [("{", "is not JSON: "), ("[1]", "is not a JSON object; "), ("{}", "model_type None is not supported; ")],
+    [
+        ("{", "is not JSON: "),
+        ("[" * 100_000, "is not JSON: it is nested"),
+        ("[1]", "is not a JSON object; "),
+        ("{}", "model_type None is not supported; "),
+    ],
 )
 def test_a_file_that_is_no_config(tmp_path: Path, text: str, problem: str) -> None:
     file = tmp_path / "config.json"

@@ -177,6 +177,9 @@ def test_names_and_paths_that_are_not_there() -> None:
         profiles.find("gpu", "rtx4900")
     with pytest.raises(InputError, match=r"^rtx4090.yaml: no such file; names need no ending: rtx4090$"):
         profiles.find("gpu", "rtx4090.yaml")
+    for kind, name in (("gpu", "x" * 300 + ".yaml"), ("model", "x" * 300 + ".json"), ("gpu", "x\0.yaml")):
+        with pytest.raises(InputError, match="no such file"):  # though to the system it is an error to ask
+            profiles.find(kind, name)
     assert profiles.find("gpu", "rtx4090") == profiles.root() / "gpus" / "rtx4090.yaml"
 
 

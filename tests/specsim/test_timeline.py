@@ -183,6 +183,9 @@ def test_what_is_not_a_trace_is_said_to_be_none(tmp_path: Path) -> None:
     path.write_text("[1, 2")
     with pytest.raises(InputError, match=r"trace\.json: is not a trace: .*; give a trace that specsim wrote"):
         read_trace(path)
+    path.write_text('{"traceEvents": [], "other": ' + "[" * 100_000)
+    with pytest.raises(InputError, match=r"trace\.json: is not a trace: .*recursion"):
+        read_trace(path)
     event = {"name": "a", "ph": "X", "pid": 1, "tid": 1, "ts": "soon", "dur": 1.0, "args": {}}
     path.write_text(json.dumps({"traceEvents": [event]}))
     with pytest.raises(InputError, match=r"Expected `float`, got `str` - at `\$\.traceEvents\[0\]\.ts`"):

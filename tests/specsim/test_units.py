@@ -42,6 +42,10 @@ def test_parse(text: str | float, dimension: str, value: float) -> None:
         ("0 s", "seconds", "'0 s' must be more than zero"),
         ("1e400 s", "seconds", "'1e400 s' must be more than zero"),
         ("nan", "ratio", "'nan' is not a quantity"),
+        # each took quadratic time to refuse: hours
+        pytest.param("1" * 1_000_000 + "!", "bytes", "'111", id="digits"),
+        pytest.param("1" + " " * 1_000_000 + "!", "bytes", "'1  ", id="blanks"),
+        pytest.param("1.5 " + "G" * 1_000_000 + "!", "bytes", "'1.5 GG", id="letters"),
     ],
 )
 def test_parse_refuses(text: str, dimension: str, message: str) -> None:
