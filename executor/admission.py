@@ -7,11 +7,15 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import torch
+
 from executor.architecture import Architecture
 from executor.decoder.batch import KV_BLOCK
 from executor.decoder.cache import KvArena, SequenceCache
 from executor.devices import CPU, Devices
 from executor.memory import Ledger
+from executor.ranks.messages import Room
+from executor.ranks.stage import Stage
 from executor.requests import Decode, Generation, Request
 from executor.sequence import Sequence
 from executor.speculation.ngram import NgramIndex
@@ -30,6 +34,7 @@ class Admission:
     """
 
     decision: Decision
+    stage: Stage
     target: Architecture
     draft: Architecture | None
     devices: Devices
@@ -44,8 +49,8 @@ class Admission:
     _lock: threading.Lock = field(default_factory=threading.Lock)  # guards both: drafts have threads of their own
 
     def expect(self, requests: Iterable[Request]) -> None:
-        """Make room for any of these at a time that may be in flight, or as much as the policy allows. Raises
-        InputError where a memory's budget has none, and for a request that will never fit."""
+        """Make room on all ranks for any of these at a time that may be in flight, or as much as the policy allows.
+        Raises InputError where a memory's budget has none, and for a request that will never fit."""
         waiting = list(requests)
         policy = self.decision.policy
         check_fit(waiting, policy)
@@ -54,12 +59,8 @@ class Admission:
         self.step = max(longest, default=0)
         if policy.kv_positions is not None and policy.kv_positions < self.places:
             self.places, self.step = policy.kv_positions, KV_BLOCK
-        kv = [place.attention.kv for place in self.decision.layers]
-        for memory in sorted(set(kv)):
-            layer = self.places * self.target.model.kv_bytes_per_token_layer
-            self.ledger.take(memory, "kv", layer * kv.count(memory))
-        devices = [self.devices.of("gpu") if home == "vram" else CPU for home in kv]
-        self.arena = KvArena.empty(self.target, self.places, devices)
+        self.arena = room(self.decision, self.stage.layers, self.target, self.places, self.devices, self.ledger)
+        self.stage.announce(Room(self.places))
 
     def fits(self, request: Request) -> bool:
         """Whether there is room for what the request has now and for its next round."""
@@ -139,6 +140,19 @@ def check_fit(requests: Iterable[Request], policy: Policy) -> None:
             hint = f"allow for at least {_capacity(request)} with --kv"
             what = f"{needed} may need more than the {policy.kv_positions} positions that all caches have"
             raise InputError(what, where=request.where, hint=hint)
+
+
+def room(
+    decision: Decision, layers: range, arch: Architecture, places: int, devices: Devices, ledger: Ledger
+) -> KvArena:
+    """Caches for the target's `layers`, each in its home; those of other layers are on device "meta": a shape, and no
+    memory. Raises InputError where a budget is too small."""
+    kv = [decision.layers[layer].attention.kv for layer in layers]
+    for memory in sorted(set(kv)):
+        ledger.take(memory, "kv", places * arch.model.kv_bytes_per_token_layer * kv.count(memory))
+    homes = [torch.device("meta")] * arch.model.layers
+    homes[layers.start : layers.stop] = [devices.of("gpu") if home == "vram" else CPU for home in kv]
+    return KvArena.empty(arch, places, homes)
 
 
 def _capacity(request: Request) -> int:

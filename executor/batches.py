@@ -60,7 +60,7 @@ class Batches:
 
     @property
     def names(self) -> str:
-        return "AB"[: self.policy.batches]
+        return self.policy.letters
 
     @property
     def in_flight(self) -> list[Sequence]:

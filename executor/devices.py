@@ -31,8 +31,8 @@ class Devices:
         return self.gpu if processor == "gpu" else CPU
 
 
-def devices_for(machine: Machine, *, emulate_gpu: bool) -> Devices:
-    """Raises InputError where the plan needs a GPU and there is none."""
+def devices_for(machine: Machine, *, emulate_gpu: bool, number: int = 0) -> Devices:
+    """With the GPU of that number. Raises InputError where the plan needs a GPU and there is none, or not so many."""
     if machine.gpu is None:
         if emulate_gpu:
             raise InputError("the plan's machine has no GPU to emulate", where="--emulate-gpu", hint="leave it out")
@@ -42,7 +42,10 @@ def devices_for(machine: Machine, *, emulate_gpu: bool) -> Devices:
     if not torch.cuda.is_available():
         hint = "run it there, plan for this machine, or try --emulate-gpu"
         raise InputError(f"the plan is for a machine with {machine.gpu.title}, torch finds no GPU here", hint=hint)
-    return Devices("gpu", torch.device("cuda", 0))
+    if number >= torch.cuda.device_count():
+        what = f"torch finds {torch.cuda.device_count()} GPUs here, and {number + 1} are needed"
+        raise InputError(what, hint="start fewer ranks on this machine, and plan for so many stages")
+    return Devices("gpu", torch.device("cuda", number))
 
 
 def lanes_for(devices: Devices) -> Callable[[str], Lane]:

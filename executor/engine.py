@@ -157,6 +157,19 @@ class Engine:
                 mark.synchronize()
         on_tick()
 
+    def check(self, since: float) -> float:
+        """For an owner that waits elsewhere: raise what `wait` would, having waited since then, on the monotonic clock;
+        returns the time now."""
+        with self._lock:
+            if self._error is not None:
+                raise self._error
+            now = time.monotonic()
+            self._waited += min(now - since, LONGEST_TICK_S)
+            stalled = self._stalled()
+        if stalled:
+            self.fail(StalledError(f"run: {stalled}"))
+        return now
+
     def drain(self, on_tick: Callable[[], None] = lambda: None) -> None:
         """Return once everything that was submitted has ended; raises as `wait` does."""
         self.wait(range(self._drained, len(self._runs)), on_tick)

@@ -35,11 +35,14 @@ _NEAR = {"vram": {"gpu"}, "ram": {"cpu"}, "pinned": {"cpu"}, "pageable": {"cpu"}
 
 
 class Homes:
-    """The target's units at home, under a plan's decision. `routers[layer]` routes on the main processor where the
-    attention computes elsewhere."""
+    """The target's units at home, under a plan's decision: all of them, or those of a pipeline stage's `layers`.
+    `routers[layer]` routes on the main processor where the attention computes elsewhere."""
 
-    def __init__(self, checkpoint: Checkpoint, decision: Decision, devices: Devices, reader: Reader) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, decision: Decision, devices: Devices, reader: Reader, layers: range | None = None
+    ) -> None:
         self.checkpoint, self.decision, self.devices, self.reader = checkpoint, decision, devices, reader
+        self.layers = range(len(decision.layers)) if layers is None else layers
         model, size = checkpoint.architecture.model, decision.policy.part_bytes
         self.parts = [layer_units(model, model.layer_ffn(layer), size).parts for layer in range(model.layers)]
         self.routers: list[Router | None] = [None] * model.layers
@@ -65,7 +68,8 @@ class Homes:
 
     def places(self) -> Iterator[tuple[Key, Place]]:
         """Every unit with its place in the full placement."""
-        for layer, place in enumerate(self.decision.layers):
+        for layer in self.layers:
+            place = self.decision.layers[layer]
             yield (layer, None), place.attention
             for part, where in enumerate(place.ffn):
                 yield (layer, part), where
@@ -113,8 +117,8 @@ class Homes:
 
     def _copy_routers(self) -> None:
         placements = [self.decision.layers, *(tail.layers for tail in self.decision.tails)]
-        for layer, places in enumerate(zip(*placements, strict=True)):
-            if any(place.attention.projections == "cpu" for place in places):
+        for layer in self.layers:
+            if any(layers[layer].attention.projections == "cpu" for layers in placements):
                 layout = packed(self.unit((layer, None)))
                 weights = attention_weights(layout, resident(layout, "ram", self.devices, self.reader))
                 norm, router = weights.post_norm.to(self.devices.gpu, copy=True), weights.router

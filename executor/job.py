@@ -14,21 +14,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from executor.engine import Action, Engine
+from executor.engine import Engine
 from executor.floor import Floor
+from executor.lowering import Lowering
 from executor.memory import Ledger
+from executor.ranks.messages import Prefill, Round
 from executor.requests import Request
 from executor.shrink import is_out_of_memory, smaller
 from executor.tasks.abandon import abandon
 from executor.tasks.context import Context
 from executor.tasks.draft import DraftContext
-from executor.tasks.table import action
 from specsim.answer import Plan
 from specsim.decision import Decision
-from specsim.schedule.graph import parse
-from specsim.schedule.lower import NEXT_WAVE, append_prefill, append_round, builder
-from specsim.schedule.passes import Deps
-from specsim.schedule.round import RoundShape, RoundState
+from specsim.schedule.lower import NEXT_WAVE
+from specsim.schedule.round import RoundShape
 
 #: tasks that run when another has run out of memory are waited for so long, before all goes on without them
 ENDING_S: Final = 60.0
@@ -47,7 +46,8 @@ class Wave:
 
 
 class Job:
-    """Drives an engine through a plan: lowers, submits, waits. What tasks do, they do with `context` and `drafts`."""
+    """Drives an engine through a plan: lowers, submits, waits. What tasks do, they do with `context` and `drafts`.
+    Other ranks, where there are any, are told what is lowered."""
 
     def __init__(
         self,
@@ -61,13 +61,13 @@ class Job:
         self.plan, self.decision, self.engine = plan, plan.decision, engine
         self.floor, self.batches, self.ledger = floor, floor.batches, ledger
         self.context, self.drafts = context, drafts
-        self.builder = builder(plan.decision)
+        self.announce = context.stage.announce
+        self.lowering = Lowering(plan, engine, context, drafts, floor.placements)
         self.waves: list[Wave] = []
         self.shrunk: list[str] = []  # what was made smaller after out of memory, and when
         self.phase = "load"
         self.rounds = self.sweeps = 0
         self.seconds = {"prefill": 0.0, "decode": 0.0}  # that were spent in each
-        self._submitted = 0
 
     def run(
         self,
@@ -86,7 +86,8 @@ class Job:
             try:
                 self._wave(on_tick)
             except (MemoryError, OSError, RuntimeError) as error:
-                found = smaller(self.decision, self.phase) if is_out_of_memory(error) else None
+                alone = self.decision.policy.stages == 1  # other ranks have begun what they were told
+                found = smaller(self.decision, self.phase) if alone and is_out_of_memory(error) else None
                 if found is None or not self.engine.stop(ENDING_S):
                     raise
                 told = f"out of memory in {self.phase}: going on with {found.what}"
@@ -104,7 +105,7 @@ class Job:
         """Drop the wave, of which no task runs any more, but for what its sequences have committed."""
         old, self.decision = self.decision.policy, decision
         policy = decision.policy
-        self._submit()  # what had only been lowered: the engine numbers tasks as the graph does, and drops these too
+        self.lowering.submit()  # what was only lowered: the engine numbers tasks as the graph does, and drops these too
         self.engine.resume()
         abandon(self.context, self.drafts)
         self.floor.sweeps.clear()
@@ -112,11 +113,11 @@ class Job:
         self.batches.regroup(policy, self.batches.join_tokens * policy.batch / old.batch)
         if policy.ring_slots != old.ring_slots:
             self.context.rings.allocate(self.ledger, policy.ring_slots)
-            self.builder.resize_rings(policy.ring_slots)
+            self.lowering.builder.resize_rings(policy.ring_slots)
         self.rounds += NEXT_WAVE
 
     def _wave(self, on_tick: Callable[[], None]) -> None:
-        case, decision = self.plan.case, self.decision
+        decision = self.decision
         batch = decision.policy.prefill_batch
         sequences = self.batches.next_wave()
         new = [s for s in sequences if s.fresh or s.restoring]
@@ -128,14 +129,13 @@ class Job:
             self.floor.sweeps[number] = new[first : first + batch]
         self.sweeps += max(1, len(self.floor.sweeps))  # the transition has a number, even where nothing is swept
         with self._spend("prefill"):
-            ends = append_prefill(self.builder, case, decision, wave.lengths, (), wave.first_sweep, others)
-            self._submit()
-            state = RoundState.after(ends, decision)
-            this_round = self._lower_round(state)
+            self.announce(Prefill(wave.first_sweep, tuple(wave.lengths)))
+            ends = self.lowering.prefill(decision, wave.lengths, wave.first_sweep, others)
+            this_round = self._lower_round()
             self.engine.wait(ends, on_tick)
         with self._spend("decode"):
             while self.batches.under_way:
-                next_round = self._lower_round(state)
+                next_round = self._lower_round()
                 self.engine.wait(this_round, on_tick)
                 this_round = next_round
         self.engine.drain(on_tick)  # of what was lowered ahead: the next wave takes the same places
@@ -151,7 +151,7 @@ class Job:
         finally:
             self.seconds[phase] += time.perf_counter() - began
 
-    def _lower_round(self, state: RoundState) -> Deps:
+    def _lower_round(self) -> list[int]:
         """Lower one more round for those who are there now; returns the tasks that end it."""
         sequences, number = self.batches.in_flight, self.rounds
         self.rounds += 1
@@ -160,17 +160,5 @@ class Job:
         refills = self.batches.waiting_to_refill
         joining = self.plan.case.workload.prompt_tokens_mean if refills else 0.0
         shape = RoundShape(float(rows), max(1.0, context), joining)
-        low = append_round(self.builder, self.plan.case, self.decision, shape, number, state)
-        self.floor.placements[number] = low.layers()
-        self.floor.placements.pop(number - 3, None)  # at most two rounds are under way
-        self._submit()
-        return self.builder.round_ends[-1]
-
-    def _submit(self) -> None:
-        tasks = self.builder.tasks[self._submitted :]
-        self._submitted = len(self.builder.tasks)
-        names = [parse(task.name) for task in tasks]
-        actions: list[Action] = [
-            action(self.context, self.drafts, name, task) for name, task in zip(names, tasks, strict=True)
-        ]
-        self.engine.submit(tasks, actions)
+        self.announce(Round(number, shape))
+        return self.lowering.round(self.decision, number, shape)

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
+
+from specsim.hardware import Machine
 
 #: copies are cut, so that streams that share a paced link take turns
 CHUNK_BYTES = 4 << 20
@@ -71,6 +73,22 @@ class Link:
     def take_back(self, into: Tensor, source: Tensor) -> int:
         """Copy to RAM, likewise."""
         return _copy(self._back, into, source)
+
+
+def disk_pacer(machine: Machine, throttle: Mapping[str, float]) -> Pacer | None:
+    """What holds a disk to the rate that it is throttled to, if it is."""
+    rate = throttle.get("disk")
+    return None if rate is None else Pacer(rate, machine.disk.latency_s)
+
+
+def link_of(machine: Machine, throttle: Mapping[str, float], *, cuda: bool) -> Link:
+    """The link between RAM and VRAM: the real one, at its own speed or held to a rate; an emulated one goes as fast as
+    the plan says, unless told otherwise."""
+    rate = throttle.get("link")
+    if machine.link is None or (rate is None and cuda):
+        return Link()
+    rate, latency = rate or machine.link.rate(pinned=True), machine.link.latency_s
+    return Link(Pacer(rate, latency), Pacer(rate, latency))
 
 
 def _copy(pacer: Pacer | None, into: Tensor, source: Tensor) -> int:

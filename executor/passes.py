@@ -16,7 +16,7 @@ from torch import Tensor
 
 from executor.decoder.batch import Batch
 from executor.decoder.blocks import Routing
-from executor.decoder.cache import Segment
+from executor.decoder.cache import Segment, SequenceCache
 from executor.decoder.rope import Rotation
 from executor.sequence import Sequence
 from specsim.decision import LayerPlacement
@@ -45,14 +45,16 @@ class Routed:
 @dataclass(slots=True, eq=False)
 class Pass:
     """`layers` is the placement that the pass was lowered with; the rows of a micro-batch are neighbours. The output of
-    a layer's FFN adds up on each processor that has parts of it, and joins `hidden` when the next layer reads it."""
+    a layer's FFN adds up on each processor that has parts of it, and joins `hidden` when the next layer reads it.
+    `sequences` and `ids` are known to the stage that embeds and commits."""
 
     layers: tuple[LayerPlacement, ...]
-    sequences: list[Sequence]
     segments: list[Segment]
+    caches: list[SequenceCache]  # of each segment
     micro: list[Rows]
-    ids: Tensor  # [T] int64
     positions: Tensor  # [T] int64
+    sequences: list[Sequence] = field(default_factory=list)
+    ids: Tensor = field(default_factory=lambda: torch.empty(0))  # [T] int64
     hidden: Tensor = field(default_factory=lambda: torch.empty(0))  # [T, h] where the main processor computes
     routed: Routed | None = None
     outputs: dict[str, tuple[int, Tensor]] = field(default_factory=dict)  # processor -> layer, [T, h]
@@ -63,7 +65,12 @@ class Pass:
 
     @property
     def empty(self) -> bool:
-        return not self.sequences
+        return not self.segments
+
+    @property
+    def rows(self) -> slice:
+        """All of them."""
+        return slice(0, len(self.positions))
 
     @property
     def head_rows(self) -> list[range]:
@@ -83,7 +90,7 @@ class Pass:
             whole.routing = None
             return
         if whole.routing is None:
-            shape = (len(self.ids), routing.experts.shape[1])
+            shape = (self.rows.stop, routing.experts.shape[1])
             whole.routing = Routing(routing.experts.new_empty(shape), routing.weights.new_empty(shape))
         whole.routing.experts[rows] = routing.experts
         whole.routing.weights[rows] = routing.weights
@@ -119,4 +126,5 @@ def pack(layers: tuple[LayerPlacement, ...], sequences: Many[Sequence], micro_ba
             positions += range(start, lengths[i])
             ordered.append(sequences[i])
         micro.append(Rows(slice(first_sequence, len(ordered)), slice(first_row, len(ids))))
-    return Pass(layers, ordered, segments, micro, torch.tensor(ids), torch.tensor(positions))
+    caches = [sequence.cache for sequence in ordered]
+    return Pass(layers, segments, caches, micro, torch.tensor(positions), ordered, torch.tensor(ids))

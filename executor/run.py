@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -19,7 +19,7 @@ from executor.engine import LEAVING_S, Engine
 from executor.identity import asked
 from executor.job import Job
 from executor.journal import Journal
-from executor.links import Link, Pacer
+from executor.links import disk_pacer, link_of
 from executor.loading import load
 from executor.metrics import Earlier, Metrics, Predicted, read_metrics
 from executor.options import RunOptions, RunResult
@@ -28,6 +28,10 @@ from executor.preflight import check_disk, check_machine, check_vram
 from executor.process import check_room, keep_heap_small, peak_bytes, resident_bytes
 from executor.progress import ProgressLine
 from executor.prompts import check_against_plan, read_prompts
+from executor.ranks.crew import Crew
+from executor.ranks.messages import Share
+from executor.ranks.stage import stage_of
+from executor.ranks.together import fullest, moved, timeline
 from executor.replay import predicted_timeline
 from executor.requests import Request
 from executor.resume import open_outputs
@@ -39,20 +43,22 @@ from executor.tokenizer import Tokenizer, load_tokenizer
 from specsim.answer import Plan
 from specsim.cost.work import copy
 from specsim.errors import InputError
-from specsim.hardware import Machine
-from specsim.memory import peak_items, totals
+from specsim.memory import stage_items, totals
 from specsim.schedule.graph import Task
+from specsim.stages import stages
 from specsim.timeline import Timeline, utilisation, waiting_on
 from specsim.timeline.trace import write_trace
 
 
-def run(plan: Plan, options: RunOptions) -> RunResult:
-    """Do what the plan says; outputs.jsonl, metrics.json and trace.json go to `options.out`.
+def run(plan: Plan, options: RunOptions, crew: Crew | None = None) -> RunResult:
+    """Do what the plan says; outputs.jsonl, metrics.json and trace.json go to `options.out`. Where there are other
+    ranks, a `crew`, this is the first.
 
     With `options.resume` goes on with the run that was begun there. Raises InputError for bad input, where it can be
     known before anything is allocated. What has finished before an error is in outputs.jsonl.
     """
     options.check(plan)
+    stage = stage_of(plan, crew.world if crew is not None else None)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     machine = plan.case.machine
@@ -65,8 +71,9 @@ def run(plan: Plan, options: RunOptions) -> RunResult:
     itself = resident_bytes()
     if not options.anyway:
         check_machine(machine, devices)
-    check_room(_stores(plan, _in_ram(devices)), int(machine.host.process_bytes))
-    check_vram(_stores(plan, ("vram",)), devices)
+    here = range(crew.world.local_ranks) if crew is not None else range(1)
+    check_room(_stores(plan, _in_ram(devices), here), int(machine.host.process_bytes) * len(here))
+    check_vram(_stores(plan, ("vram",), range(1)), devices)
     check_disk(options.out, plan, requests, text=tokenizer is not None)
     decode = tokenizer.decode if tokenizer else None
     ways = Ways(NUMERICS[options.numerics], decode)
@@ -76,21 +83,25 @@ def run(plan: Plan, options: RunOptions) -> RunResult:
         writer, requests, earlier = open_outputs(journal, begun, requests, options, decode)
         stack.callback(writer.close)
         if journal.over:
+            if crew is not None:
+                crew.dismiss()
             return RunResult(read_metrics(options.out), writer.path, (), over=True)
         disk, patience = machine.disk, Patience(machine, options.throttle)
-        pacer = _disk_pacer(machine, options)
+        pacer = disk_pacer(machine, options.throttle)
         reader = Reader(throttle=pacer, queue_depth=disk.queue_depth, block_bytes=disk.block_bytes)
         stack.callback(reader.close)
         line = stack.enter_context(ProgressLine())
         desk = Desk(journal, writer, line, len(requests))
         engine = stack.enter_context(Engine(lanes_for(devices), worker_for(devices), patience=patience))
-        link = _link(machine, devices, options)
+        link = link_of(machine, options.throttle, cuda=devices.cuda)
         began = time.perf_counter()
         dismiss_team()  # whatever this thread computed before: the tasks have a team of their own
         with _memory_told():
             blocks = Task("load", "disk", "load", (copy(disk.queue_depth * disk.block_bytes),), ())
-            prepared = partial(prepare, plan, target, draft, engine, devices, link, reader, ways)
+            prepared = partial(prepare, plan, target, draft, engine, devices, link, reader, ways, stage)
             job = load(prepared, reader, patience(blocks))
+            if crew is not None:
+                crew.watch(engine)
             load_s = time.perf_counter() - began
             job.batches.record = journal.record
             try:
@@ -98,12 +109,15 @@ def run(plan: Plan, options: RunOptions) -> RunResult:
             except BaseException:
                 with suppress(InputError):  # the first error is the one to tell
                     desk.tick(job)  # what has finished is kept,
+                    if crew is not None:
+                        crew.break_off()  # or the engine's threads would wait for other ranks
                     engine.stop(LEAVING_S)
                     desk.tick(job)  # and what finishes in the tasks that run now
                 raise
-        measured = engine.timeline()
+        shares = [Share.of(engine, job.ledger), *(crew.dismiss() if crew is not None else [])]
+        measured = timeline(shares)
         predicted = predicted_timeline(plan, job.waves, in_turn=not devices.cuda)
-        metrics = _metrics(plan, options, job, load_s, measured, predicted.makespan, itself, earlier)
+        metrics = _metrics(plan, options, job, load_s, shares, measured, predicted.makespan, itself, earlier)
         metrics.write(options.out)
         write_trace(options.out / "trace.json", {"predicted": predicted, "measured": measured.from_zero()})
         writer.sync()
@@ -128,10 +142,11 @@ def _in_ram(devices: Devices) -> tuple[str, ...]:
     return ("ram",) if devices.cuda else ("ram", "vram")
 
 
-def _stores(plan: Plan, memories: Collection[str]) -> int:
-    """Bytes that the plan takes of some memories at most."""
-    phases = totals(peak_items(plan.case, plan.decision)).values()
-    return int(max(sum(phase.get(memory, 0.0) for memory in memories) for phase in phases))
+def _stores(plan: Plan, memories: Collection[str], ranks: range) -> int:
+    """Bytes that the plan takes of some memories at most, for the stages of some ranks together."""
+    peaks = [totals(stage_items(stage, plan.decision)).values() for stage in stages(plan.case, plan.decision.policy)]
+    most = (max(sum(phase.get(memory, 0.0) for memory in memories) for phase in peaks[rank]) for rank in ranks)
+    return int(sum(most))
 
 
 def _requests(plan: Plan, options: RunOptions, target: Checkpoint, tokenizer: Tokenizer | None) -> list[Request]:
@@ -152,26 +167,12 @@ def _requests(plan: Plan, options: RunOptions, target: Checkpoint, tokenizer: To
     return [replace(request, sampling=sampling) for request in requests]
 
 
-def _disk_pacer(machine: Machine, options: RunOptions) -> Pacer | None:
-    rate = options.throttle.get("disk")
-    return None if rate is None else Pacer(rate, machine.disk.latency_s)
-
-
-def _link(machine: Machine, devices: Devices, options: RunOptions) -> Link:
-    """The link between RAM and VRAM: the real one, at its own speed or held to a rate; an emulated one goes as fast as
-    the plan says, unless told otherwise."""
-    rate = options.throttle.get("link")
-    if machine.link is None or (rate is None and devices.cuda):
-        return Link()
-    rate, latency = rate or machine.link.rate(pinned=True), machine.link.latency_s
-    return Link(Pacer(rate, latency), Pacer(rate, latency))
-
-
 def _metrics(
     plan: Plan,
     options: RunOptions,
     job: Job,
     load_s: float,
+    shares: Sequence[Share],
     measured: Timeline,
     replayed_s: float,
     process_bytes: int | None,
@@ -192,11 +193,11 @@ def _metrics(
         proposed=acceptance.proposed,
         preemptions=job.batches.preemptions,
         restored_positions=job.batches.restored_positions,
-        peak_bytes=job.ledger.peaks,
+        peak_bytes=fullest(shares),
         process_bytes=process_bytes,
         peak_process_bytes=peak_bytes(),
         utilisation=utilisation(measured),
-        bytes_moved=job.engine.moved,
+        bytes_moved=moved(shares),
         numerics=options.numerics,
         strategy=plan.decision.strategy,
         gamma=plan.decision.policy.gamma,

@@ -24,6 +24,7 @@ from executor.job import Job
 from executor.links import Link
 from executor.memory import Ledger
 from executor.process import trim_heap
+from executor.ranks.stage import Stage, stage_of
 from executor.requests import Decode
 from executor.rings import Rings
 from executor.tasks.context import Context
@@ -32,10 +33,11 @@ from executor.weights import HeadWeights
 from specsim.answer import Plan
 from specsim.decision import DraftPolicy
 from specsim.errors import InputError
-from specsim.memory import join_tokens, kv_staging_bytes, peak_items
+from specsim.memory import join_tokens, kv_staging_bytes, stage_items
 from specsim.model import Model
 from specsim.partition import whole_bytes
 from specsim.schedule.graph import Slot
+from specsim.stages import stages
 
 #: items of the plan's memory that are allocated to last, and entered one by one when they are
 LASTING: Final = frozenset(
@@ -75,24 +77,25 @@ def prepare(
     link: Link,
     reader: Reader,
     ways: Ways,
+    stage: Stage | None = None,
 ) -> Job:
-    """Allocate and load all that lasts. Raises InputError where a budget is too small, or a checkpoint another one."""
+    """Allocate and load all that lasts; beside other ranks, what the first `stage` has. Raises InputError where a
+    budget is too small, or a checkpoint another one."""
     case, decision = plan.case, plan.decision
     check_model(case.target, target, "target")
     drafting = decision.policy.draft
     if drafting is not None and draft is not None and case.draft is not None:
         check_model(case.draft, draft, "draft")
-    ledger = Ledger(case.machine.budgets(), workspaces(plan), on_phase=trim_heap)
+    stage = stage or stage_of(plan, None)
+    ledger = ledger_of(plan, stage)
     head, embedding = _ends(plan, target, devices, reader, ledger)
-    homes = Homes(target, decision, devices, reader)
-    rings = Rings(homes, link, poison=ways.poison)
-    homes.load(ledger)
-    rings.allocate(ledger, decision.policy.ring_slots)
+    homes, rings = stores(plan, stage, target, devices, link, reader, ledger, ways)
     draft_arch = draft.architecture if draft is not None else None
-    admission = Admission(decision, target.architecture, draft_arch, devices, ledger, ways.decode)
+    admission = Admission(decision, stage, target.architecture, draft_arch, devices, ledger, ways.decode)
     batches = Batches(decision.policy, join_tokens(case.workload, decision.policy), admission)
     floor = Floor(decision, case.machine.main, batches, target.architecture, ways.numerics, head)
     context = Context(
+        stage,
         target.architecture,
         ways.numerics,
         devices,
@@ -104,7 +107,7 @@ def prepare(
         floor.close_pass,
         floor.live,
         ledger.enter,
-        _staging(plan, target, devices, ledger),
+        staging(plan, stage, target, devices, ledger),
     )
     drafts = None
     if draft is not None and drafting is not None:
@@ -112,16 +115,36 @@ def prepare(
     return Job(plan, engine, floor, ledger, context, drafts)
 
 
-def workspaces(plan: Plan) -> dict[str, dict[str, int]]:
-    """What the plan counts for temporary tensors, by phase and memory: all that is not allocated once and entered."""
-    peaks = peak_items(plan.case, plan.decision)
-    return {
+def stores(
+    plan: Plan,
+    stage: Stage,
+    target: Checkpoint,
+    devices: Devices,
+    link: Link,
+    reader: Reader,
+    ledger: Ledger,
+    ways: Ways,
+) -> tuple[Homes, Rings]:
+    """Where the weights of a stage live, those that stay loaded, and the rings for those that visit."""
+    homes = Homes(target, plan.decision, devices, reader, stage.layers)
+    rings = Rings(homes, link, poison=ways.poison)
+    homes.load(ledger)
+    rings.allocate(ledger, plan.decision.policy.ring_slots)
+    return homes, rings
+
+
+def ledger_of(plan: Plan, stage: Stage) -> Ledger:
+    """Of a stage's own memories. Temporary tensors are what the plan counts that is not allocated once and entered."""
+    planned = stages(plan.case, plan.decision.policy)[stage.part.rank]
+    peaks = stage_items(planned, plan.decision)
+    temporary = {
         phase: {
             memory: int(sum(size for item, size in items.items() if item not in LASTING))
             for memory, items in memories.items()
         }
         for phase, memories in peaks.items()
     }
+    return Ledger(planned.case.machine.budgets(), temporary, on_phase=trim_heap)
 
 
 def _ends(
@@ -139,9 +162,10 @@ def _ends(
     return head, embedding_weights(layout, resident(layout, "ram", devices, reader))
 
 
-def _staging(plan: Plan, target: Checkpoint, devices: Devices, ledger: Ledger) -> dict[Slot, Tensor]:
+def staging(plan: Plan, stage: Stage, target: Checkpoint, devices: Devices, ledger: Ledger) -> dict[Slot, Tensor]:
     """Two buffers for K and V that live in RAM and visit VRAM."""
-    if plan.case.machine.fast == "ram" or all(place.attention.kv == "vram" for place in plan.decision.layers):
+    kv = {plan.decision.layers[layer].attention.kv for layer in stage.layers}
+    if plan.case.machine.fast == "ram" or kv == {"vram"}:
         return {}
     whole = int(kv_staging_bytes(plan.case, plan.decision.policy))
     ledger.take("vram", "kv staging", whole)

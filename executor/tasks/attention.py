@@ -12,7 +12,7 @@ from torch import Tensor
 
 from executor.decoder import blocks
 from executor.decoder.batch import Batch
-from executor.decoder.cache import KvArena, Segment, SequenceCache, shared_runs
+from executor.decoder.cache import KvArena, Segment, shared_runs
 from executor.decoder.rope import rotation
 from executor.passes import Pass, Rows
 from executor.tasks.context import Context, Visitor, layer_of, visit
@@ -51,7 +51,7 @@ def kv_in(c: Context, name: TaskName, task: Task) -> int | None:
     if rows.empty:
         return None
     assert task.slot is not None, f"{task.name} fills no buffer"
-    segments, homes = p.segments[rows.sequences], _caches(p, rows)
+    segments, homes = p.segments[rows.sequences], p.caches[rows.sequences]
     home = homes[0].arena.layers[layer_of(name)]
     places = sum(segment.end for segment in segments)
     shape = (2, home.shape[1], places, home.shape[3])
@@ -138,10 +138,6 @@ def _bring(c: Context, p: Pass, micro: int | None, what: str) -> int:
     return moved
 
 
-def _caches(p: Pass, rows: Rows) -> list[SequenceCache]:
-    return [sequence.cache for sequence in p.sequences[rows.sequences]]
-
-
 def _local(p: Pass, rows: Rows) -> list[Segment]:
     """The segments of a micro-batch, counted from its own first row."""
     first = rows.rows.start
@@ -164,7 +160,7 @@ def _core(c: Context, name: TaskName, p: Pass, rows: Rows, q: Tensor, k: Tensor,
     """Attention over K and V at home, or where they visit."""
     layer = layer_of(name)
     visitor = c.visitors.get((visit(name), layer, name.micro))
-    caches = visitor.staged if visitor is not None else _caches(p, rows)
+    caches = visitor.staged if visitor is not None else p.caches[rows.sequences]
     kv = caches[0].arena.layers[0 if visitor is not None else layer]
     # What visits is laid out alike in every layer, and what is at home is too.
     key = name.micro, q.device, visitor is not None

@@ -15,6 +15,7 @@ from executor.devices import Devices
 from executor.homes import Homes
 from executor.links import Link
 from executor.passes import Pass, Rows
+from executor.ranks.stage import Stage
 from executor.rings import Rings
 from specsim.schedule.graph import Slot, TaskName
 
@@ -32,8 +33,10 @@ class Visitor:
 @dataclass(slots=True, eq=False)
 class Context:
     """`passes` are by visit, such as "verify.0/A". `open_pass` makes one when its first task runs; `close_pass` takes
-    it at its end; `live` says whether a visit still has anything to do."""
+    it at its end; `live` says whether a visit still has anything to do. On all stages but the first, what the stage
+    before sends opens a pass."""
 
+    stage: Stage
     arch: Architecture
     numerics: Numerics
     devices: Devices

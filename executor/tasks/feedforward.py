@@ -25,7 +25,7 @@ def ffn(c: Context, name: TaskName, task: Task) -> int | None:
     normed = rows.normed
     at, into = p.outputs.get(processor, (-1, normed))
     if at != layer:
-        into = accumulator(c.arch, c.numerics, layer, len(p.ids), normed.device)
+        into = accumulator(c.arch, c.numerics, layer, p.rows.stop, normed.device)
         p.outputs[processor] = layer, into
         p.between.pop(("inner", None), None)
     if part:  # routed fetching may leave a part without experts
@@ -40,7 +40,7 @@ def _inner(c: Context, p: Pass, layer: int, normed: Tensor) -> Tensor | None:
         return None
     inner = p.between.get(("inner", None))
     if inner is None:
-        inner = p.between["inner", None] = normed.new_empty(len(p.ids), ffn_shape.width)
+        inner = p.between["inner", None] = normed.new_empty(p.rows.stop, ffn_shape.width)
     return inner
 
 

@@ -28,7 +28,7 @@ def logits(c: Context, name: TaskName, task: Task) -> int | None:
     """The pass ends: the last layer's output is complete, and what the logits decide is committed."""
     p = c.passes.pop(visit(name))
     if not p.empty:
-        settle(c, p, len(p.layers), slice(0, len(p.ids)))
+        settle(c, p, len(p.layers), p.rows)
     c.close_pass(name, p)  # an empty one too: its places may be taken again
     return None if p.empty else 0
 

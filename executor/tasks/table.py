@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from executor.tasks import attention, draft, feedforward, rows, weights
+from executor.tasks import attention, draft, feedforward, rows, stages, weights
 from executor.tasks.context import Context
 from executor.tasks.draft import DraftContext
 from specsim.schedule.graph import Task, TaskName
@@ -29,6 +29,7 @@ TARGET: Final[dict[str, Callable[[Context, TaskName, Task], int | None]]] = {
     "ffn_out": feedforward.ffn_out,
     "ffn": feedforward.ffn,
     "ffn_in": feedforward.ffn_in,
+    "send": stages.send,
     "logits": rows.logits,
 }
 

@@ -68,7 +68,7 @@ def run(plan_file: str | None, fmt: str, plot: str | None, kv: float | None, **o
     """Execute a plan with real weights.
 
     Writes outputs.jsonl, a line per request as it finishes, then metrics.json and trace.json. Prints measured beside
-    predicted.
+    predicted. Started by torchrun, it is one of as many ranks as the plan has stages.
 
     What was cut off goes on with --resume DIR: nothing else needs to be given, and what is given must agree with what
     the run was begun with. With PLAN, --target and --prompts it begins where no run has begun.
@@ -78,7 +78,7 @@ def run(plan_file: str | None, fmt: str, plot: str | None, kv: float | None, **o
     plan, asked = _asked(plan_file, options.pop("resume"), options.pop("out"), options)
     if kv is not None:
         plan = cap_caches(plan, kv)
-    execute = executor("executor.run").run
+    execute = executor("executor.ranks.launch").run_rank
     try:
         result = execute(plan, asked)
     except KeyboardInterrupt as end:
@@ -87,6 +87,8 @@ def run(plan_file: str | None, fmt: str, plot: str | None, kv: float | None, **o
         told = f"{kept} finished outputs are kept in {asked.out}; go on with: specsim run --resume {asked.out}"
         click.echo(f"specsim: {how}; {told}", err=True)
         raise
+    if result is None:
+        return  # the first rank has the result, and tells it
     if result.over:
         click.echo(f"specsim: the run in {asked.out} had ended before; nothing was done", err=True)
     if fmt == "json":

@@ -104,11 +104,11 @@ def plan(
     machine = stories.machine(bare=not world.gpu)
     if gamma and draft is not None and draft_policy is None:
         draft_policy = DraftPolicy("gpu" if world.gpu else "cpu", "vram" if world.gpu else "ram", batch)
-    batches = BATCHES[strategy]
-    numbers: dict[str, Any] = {"prefill_batch": batch * batches, "ring_slots": 2} | policy
+    numbers: dict[str, Any] = {"batches": BATCHES[strategy]} | policy
+    numbers = {"prefill_batch": batch * numbers["batches"], "ring_slots": 2} | numbers
     decision = Decision(
         strategy,
-        Policy(gamma, batch, batches, part_bytes=world.part_bytes, draft=draft_policy if gamma else None, **numbers),
+        Policy(gamma, batch, part_bytes=world.part_bytes, draft=draft_policy if gamma else None, **numbers),
         placement(target, world),
     )
     acceptance = Acceptance.constant(0.5, "assumed", "tests") if gamma else None
