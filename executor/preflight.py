@@ -77,8 +77,8 @@ def check_disk(out: Path, plan: Plan, requests: Sequence[Request], *, text: bool
 
 
 def files_bytes(plan: Plan, requests: Sequence[Request], *, text: bool) -> int:
-    """Bytes of outputs.jsonl, the journal, trace.json and metrics.json, if no request ends before its last token and every round
-    adds one to each: text apart, which is counted by the token, an upper bound."""
+    """Bytes of outputs.jsonl, the journal, trace.json and metrics.json, if no request ends before its last token and
+    every round adds one to each: text apart, which is counted by the token, an upper bound."""
     digits = len(str(plan.case.target.vocab))
     per_token = digits + len(", ") + (TEXT_BYTES if text else 0) + RECORD_BYTES + digits
     outputs = sum(LINE_BYTES + 6 * len(r.id) + per_token * r.max_new_tokens for r in requests)
