@@ -16,6 +16,7 @@ from executor.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from executor.devices import Devices
 from executor.engine import Chaos
 from executor.memory import Ledger
+from executor.ranks.stage import stage_of
 from executor.requests import Request
 from executor.speculation.sampling import Sampling
 from specsim.answer import Plan
@@ -121,7 +122,7 @@ def test_whatever_the_lengths_and_the_cap_all_are_served_in_order(
     cap = max(prompt + new for prompt, new in lengths) + spare
     made = capped(runs.plan(arch.model, strategy=strategy, gamma=gamma, batch=batch, refill=refill), cap)
     decision = made.decision
-    admission = Admission(decision, arch, None, Devices("cpu"), Ledger({"ram": 1e12}), None)
+    admission = Admission(decision, stage_of(made, None), arch, None, Devices("cpu"), Ledger({"ram": 1e12}), None)
     batches = Batches(decision.policy, 200, admission)
     batches.receive(Request(i, str(i), (1,) * prompt, new) for i, (prompt, new) in enumerate(lengths))
     passes, tokens = 0, sum(new for _, new in lengths)

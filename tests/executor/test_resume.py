@@ -143,7 +143,7 @@ def test_a_run_that_dies_after_its_last_token_has_its_metrics_when_resumed(folde
 def test_a_request_longer_than_what_may_join_a_pass_joins_it_alone(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("executor.setup.join_tokens", lambda workload: 5.0)
+    monkeypatch.setattr("executor.setup.join_tokens", lambda workload, policy: 5.0)
     plan = planned(folder, refill=True)
     run(plan, options(folder, tmp_path / "whole", plan))
     with pytest.raises(KilledError), killed(12, 0.0):
