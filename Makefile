@@ -1,13 +1,14 @@
 # Everything here works on a fresh machine that has make, python3 (3.11 or newer) and a package index.
 # Another interpreter: make PYTHON=python3.12 test. Another torch, say one for your GPU: make TORCH=torch==2.11.0 test
 .POSIX:
-.PHONY: help test lint format demo notebooks bench clean
+.PHONY: help test lint format demo bounds notebooks bench clean
 
 PYTHON = python3
 TORCH = torch==2.13.0
 VENV = .venv
 PY = $(VENV)/bin/python
 STAMP = $(VENV)/installed
+LOWEST = .venv-lowest
 # The demo's pair of models, and a disk as slow beside it as a real one is beside a real model.
 DEMO_PAIR = --target executor/demo/target --draft executor/demo/draft
 DEMO_DISK = 12MB/s
@@ -41,6 +42,14 @@ demo: $(STAMP) ## plan Mixtral 8x7B on an RTX 4090; then measure this machine, p
 	@echo; echo "Pictures: out/timeline.png (predicted), out/demo.png (predicted above measured)"
 	@echo "Traces for https://ui.perfetto.dev: out/trace.json, out/demo/trace.json"
 
+bounds: $(STAMP) ## run the planner's tests with the lowest versions of what it needs, in an environment of their own
+	rm -rf $(LOWEST)
+	$(PYTHON) -m venv $(LOWEST)
+	$(PY) -m tests.bounds cluster parquet > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(LOWEST)/constraints.txt \
+	  --editable '.[cluster,parquet]' pytest hypothesis hatchling
+	$(LOWEST)/bin/python -m pytest -q tests/specsim tests/cli/test_plan.py tests/cli/test_main.py tests/cli/test_listing.py
+
 notebooks: $(STAMP) ## execute all notebooks and keep what they print
 	$(PY) -m notebooks.execute
 
@@ -52,7 +61,7 @@ bench: $(STAMP) ## measure the simulator beside SimPy, the commands, the executo
 	$(PY) -m benchmarks.link
 
 clean: ## remove everything that make made, .venv too
-	rm -rf $(VENV) out dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) out dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is newer than pyproject.toml once the environment holds what that file asks for.
