@@ -102,6 +102,7 @@ class Engine:
         self._drained = 0  # all tasks before this one have ended
         self._error: BaseException | None = None
         self._stopping = False
+        self._leave_by: float | None = None  # on the monotonic clock
         self._waited = 0.0  # seconds that the owner has waited in all: the clock by which tasks are found to stall
         self._moved_at = 0.0  # when a task has last begun or ended, on that clock
 
@@ -113,7 +114,7 @@ class Engine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop(LEAVING_S)
+        self.stop()
         sys.setswitchinterval(self._switch_interval)
 
     def submit(self, tasks: Sequence[Task], actions: Sequence[Action]) -> None:
@@ -175,13 +176,15 @@ class Engine:
         self.wait(range(self._drained, len(self._runs)), on_tick)
         self._drained = len(self._runs)
 
-    def stop(self, patience_s: float) -> bool:
-        """End all threads; tasks that have not begun never will. Returns whether all have ended in so many seconds: a
-        task that hangs must not keep the error from being told."""
+    def stop(self, patience_s: float | None = None) -> bool:
+        """End all threads; tasks that have not begun never will. Returns whether all have ended in so many seconds, or
+        `LEAVING_S` after the first call: a task that hangs must not keep the error from being told."""
+        now = time.monotonic()
         with self._lock:
             self._stopping = True
+            self._leave_by = self._leave_by or now + LEAVING_S
             self._wake()
-        until = time.monotonic() + patience_s
+        until = self._leave_by if patience_s is None else now + patience_s
         return all(worker.join(until) for worker in self._workers.values())
 
     def resume(self) -> None:
@@ -194,7 +197,7 @@ class Engine:
             self._drained = len(self._runs)
             self._streams.clear()
             self._workers.clear()
-            self._error, self._stopping = None, False
+            self._error, self._stopping, self._leave_by = None, False, None
             self._moved_at = self._waited
 
     def fail(self, error: BaseException) -> None:

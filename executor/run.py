@@ -15,7 +15,7 @@ from executor.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from executor.checkpoint.read import Reader
 from executor.desk import Desk
 from executor.devices import Devices, devices_for, lanes_for, worker_for
-from executor.engine import LEAVING_S, Engine
+from executor.engine import Engine
 from executor.identity import asked
 from executor.job import Job
 from executor.journal import Journal
@@ -111,7 +111,7 @@ def run(plan: Plan, options: RunOptions, crew: Crew | None = None) -> RunResult:
                     desk.tick(job)  # what has finished is kept,
                     if crew is not None:
                         crew.break_off()  # or the engine's threads would wait for other ranks
-                    engine.stop(LEAVING_S)
+                    engine.stop()
                     desk.tick(job)  # and what finishes in the tasks that run now
                 raise
         shares = [Share.of(engine, job.ledger), *(crew.dismiss() if crew is not None else [])]
@@ -134,7 +134,8 @@ def _memory_told() -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         hint = "plan again with a smaller --ram or --vram: the process itself needs some too"
-        raise InputError(f"out of memory: {error}", where="run", hint=hint) from None
+        told = f"out of memory: {error}".removesuffix(": ")  # Python says nothing of how much
+        raise InputError(told, where="run", hint=hint) from None
 
 
 def _in_ram(devices: Devices) -> tuple[str, ...]:

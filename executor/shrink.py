@@ -40,13 +40,13 @@ def smaller(decision: Decision, phase: str) -> Smaller | None:
     policy = decision.policy
     if phase == "prefill" and (at_once := min(policy.prefill_batch, policy.in_flight)) > 1:
         policy = replace(policy, prefill_batch=at_once // 2)
-        what = f"{policy.prefill_batch} sequences in a prefill sweep in place of {at_once}"
+        what = f"{policy.prefill_batch} of {at_once} sequences at a time in prefill"
     elif phase == "decode" and policy.batch > 1:
         policy = replace(policy, batch=policy.batch // 2)
-        what = f"batches of {policy.batch} in place of {decision.policy.batch}"
+        what = f"{policy.batch} of {decision.policy.batch} sequences in a batch"
     elif policy.ring_slots > 1:
         policy = replace(policy, ring_slots=policy.ring_slots - 1)
-        what = f"{policy.ring_slots} slots of the ring in place of {decision.policy.ring_slots}"
+        what = f"{policy.ring_slots} of {decision.policy.ring_slots} slots of the ring"
     else:
         return None
     return Smaller(replace(decision, policy=policy), what)

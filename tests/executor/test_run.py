@@ -247,7 +247,7 @@ def test_out_of_memory_goes_on_with_less_at_once_and_says_so(
 ) -> None:
     break_off(monkeypatch, torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB."), once=True)
     result = run(plan, options(folder, tmp_path / "out"))
-    told = "out of memory in prefill: going on with 1 sequences in a prefill sweep in place of 2"
+    told = "out of memory in prefill: going on with 1 of 2 sequences at a time in prefill"
     assert capsys.readouterr().err == f"specsim: {told}\n"
     assert result.metrics.shrunk == (told,)
     assert json.loads((tmp_path / "out/metrics.json").read_text())["shrunk"] == [told]

@@ -81,11 +81,11 @@ def test_half_of_what_goes_together_then_less_ahead_then_nothing(pair: tuple[Che
     while (found := smaller(decision, "decode")) is not None:
         told.append(found.what)
         decision = found.decision
-    assert told == ["batches of 1 in place of 3", "1 slots of the ring in place of 2"]
+    assert told == ["1 of 3 sequences in a batch", "1 of 2 slots of the ring"]
     decision = runs.plan(pair[0].architecture.model, batch=3, prefill_batch=3, ring_slots=1).decision
     found = smaller(decision, "prefill")
     assert found is not None
-    assert (found.decision.policy.batch, found.what) == (3, "1 sequences in a prefill sweep in place of 3")
+    assert (found.decision.policy.batch, found.what) == (3, "1 of 3 sequences at a time in prefill")
     assert smaller(found.decision, "prefill") is None
 
 
@@ -192,9 +192,9 @@ def test_memory_that_never_suffices_ends_the_run(
         with pytest.raises(torch.OutOfMemoryError):
             job.run(requests, on_shrink=shrunk.append)
     assert shrunk == [
-        "out of memory in prefill: going on with 2 sequences in a prefill sweep in place of 4",
-        "out of memory in prefill: going on with 1 sequences in a prefill sweep in place of 2",
-        "out of memory in prefill: going on with 1 slots of the ring in place of 2",
+        "out of memory in prefill: going on with 2 of 4 sequences at a time in prefill",
+        "out of memory in prefill: going on with 1 of 2 sequences at a time in prefill",
+        "out of memory in prefill: going on with 1 of 2 slots of the ring",
     ]
 
 
