@@ -75,5 +75,5 @@ $(STAMP): pyproject.toml
 	@echo "Setting up $(VENV) with the project and its tools (once, a few minutes)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(PY) -c 'import torch' 2>/dev/null || $(PY) -m pip install --quiet --disable-pip-version-check $(TORCH)
-	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[run,notebooks,cluster,parquet,dev]'
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[run,serve,notebooks,cluster,parquet,dev]'
 	@touch $(STAMP)

@@ -12,11 +12,13 @@ import torch
 from executor.architecture import Architecture
 from executor.decoder.batch import KV_BLOCK
 from executor.decoder.cache import KvArena, SequenceCache
+from executor.detokenizer import Decode
 from executor.devices import CPU, Devices
+from executor.kept import Entry, Kept
 from executor.memory import Ledger
 from executor.ranks.messages import Room
 from executor.ranks.stage import Stage
-from executor.requests import Decode, Generation, Request
+from executor.requests import Generation, Request
 from executor.sequence import Sequence
 from executor.speculation.ngram import NgramIndex
 from specsim.decision import Decision, Policy
@@ -45,7 +47,8 @@ class Admission:
     arena: KvArena | None = None
     #: there from the draft's prefill until its last sequence leaves, as the target's prefills need the room
     draft_arena: KvArena | None = None
-    _drafting: int = 0  # sequences with places in it
+    kept: Kept | None = None  # of requests that have ended, where others may begin alike
+    _drafting: int = 0  # sequences with places in it, kept ones too
     _lock: threading.Lock = field(default_factory=threading.Lock)  # guards both: drafts have threads of their own
 
     def expect(self, requests: Iterable[Request]) -> None:
@@ -54,7 +57,12 @@ class Admission:
         waiting = list(requests)
         policy = self.decision.policy
         check_fit(waiting, policy)
-        longest = heapq.nlargest(policy.in_flight, map(_capacity, waiting))
+        self.reserve(map(_capacity, waiting))
+
+    def reserve(self, capacities: Iterable[int]) -> None:
+        """Likewise, of requests that need so many positions at most each."""
+        policy = self.decision.policy
+        longest = heapq.nlargest(policy.in_flight, capacities)
         self.places = sum(longest)
         self.step = max(longest, default=0)
         if policy.kv_positions is not None and policy.kv_positions < self.places:
@@ -64,20 +72,40 @@ class Admission:
 
     def fits(self, request: Request) -> bool:
         """Whether there is room for what the request has now and for its next round."""
-        return self._arena.pool.free >= self._at_first(request)
+        return self._available >= self._at_first(request)
 
     def admit(self, request: Request) -> Sequence:
         generation = Generation(request, self.decode)
         policy = self.decision.policy
         from_text = policy.gamma and (self.draft is None or policy.draft is None)
         ngram = NgramIndex(generation.tokens) if from_text else None
-        return Sequence(generation, self._arena.take(self._room(request, self._at_first(request), 0)), ngram=ngram)
+        sequence = Sequence(generation, *self._caches(generation), ngram=ngram)
+        generation.reused = min(sequence.cache.length, len(request.prompt))
+        return sequence
+
+    def _caches(self, generation: Generation) -> tuple[SequenceCache, SequenceCache | None]:
+        """Of a request: new ones, or one that was kept of another that began alike, as far as it did."""
+        request, needed = generation.request, self._at_first(generation.request)
+        # The first pass has a token to feed at least; where output of before is read again, it decides nothing.
+        known = generation.tokens[: -2 if request.committed else -1]
+        found = self.kept.claim(known) if self.kept is not None else None
+        if found is None:
+            return self._arena.take(self._room(request, needed, 0)), None
+        entry, alike = found
+        for cache in filter(None, (entry.cache, entry.draft_cache)):
+            cache.length = min(cache.length, alike)
+        capacity = entry.cache.capacity
+        if needed > capacity:
+            self._arena.grow(entry.cache, self._room(request, needed, capacity))
+        elif _capacity(request) < capacity:
+            self._arena.shrink(entry.cache, _capacity(request))
+        return entry.cache, entry.draft_cache
 
     def grow(self, sequence: Sequence) -> bool:
         """Make room for the next round of a sequence; False where there is none."""
         capacity, request = sequence.cache.capacity, sequence.generation.request
         needed = len(sequence.tokens) + sequence.candidates(self.decision.policy.gamma)
-        if needed - capacity > self._arena.pool.free:
+        if needed - capacity > self._available:
             return False
         if needed > capacity:
             self._arena.grow(sequence.cache, self._room(request, needed, capacity))
@@ -98,12 +126,51 @@ class Admission:
             self._drafting += 1
 
     def release(self, sequence: Sequence) -> None:
-        """It has ended, or has to wait: its places may be taken again."""
-        self._arena.give_back(sequence.cache)
+        """It has ended, or has to wait: its places may be taken again. What one that has ended has cached stays there
+        until they are, if that is asked for."""
+        entry = Entry(tuple(sequence.tokens[: sequence.cache.length]), sequence.cache, sequence.draft_cache)
+        if self.kept is None or not sequence.done:
+            self._give_back(entry)
+            return
+        self._arena.shrink(entry.cache, entry.cache.length)
+        self.kept.keep(entry)
+
+    def before_prefill(self) -> None:
+        """Where its temporaries need the room of the draft's caches, none of those is kept."""
+        if self.kept is None or self.draft_arena is None or self.ledger.fits("prefill"):
+            return
+        for entry in self.kept.entries:
+            self._give_back_draft(entry)
+
+    def keep(self) -> None:
+        """From now on keep the caches of requests that end."""
+        self.kept = Kept(self._give_back)
+
+    def keep_no_more(self) -> None:
+        """Nor what has been kept."""
+        while self.kept is not None and self.kept.evict():
+            pass
+        self.kept = None
+
+    @property
+    def free(self) -> int:
+        """Places that are neither of a request in flight nor kept."""
+        return self._arena.pool.free
+
+    @property
+    def _available(self) -> int:
+        return self.free + (self.kept.positions if self.kept is not None else 0)
+
+    def _give_back(self, entry: Entry) -> None:
+        self._arena.give_back(entry.cache)
+        self._give_back_draft(entry)
+
+    def _give_back_draft(self, entry: Entry) -> None:
         policy = self.decision.policy.draft
-        if sequence.draft_cache is None or policy is None:
+        if entry.draft_cache is None or policy is None:
             return
         with self._lock:
+            entry.draft_cache = None
             self._drafting -= 1
             if not self._drafting:
                 self.draft_arena = None
@@ -129,6 +196,8 @@ class Admission:
     def _room(self, request: Request, needed: int, capacity: int) -> int:
         """Positions to take where at least `needed` are: up to a whole step, as far as they are free and of use."""
         whole = min(_capacity(request), -(-needed // self.step) * self.step)
+        while self._arena.pool.free < whole - capacity and self.kept is not None and self.kept.evict():
+            pass  # what is kept goes first
         return max(needed, min(whole, capacity + self._arena.pool.free)) - capacity
 
 

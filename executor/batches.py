@@ -14,6 +14,7 @@ from executor.metrics import AcceptanceCounter
 from executor.requests import Generation, Request
 from executor.sequence import Sequence
 from specsim.decision import Policy
+from specsim.schedule.graph import TaskName
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +30,12 @@ class Commit:
 @dataclass(slots=True, eq=False)
 class Batches:
     """`admission` makes sequences of requests, with caches of their own, and lets them go; `record` hears of every
-    commit, on the stream that makes it. `waiting` is served in order of arrival; `paused`, who keep their caches and
-    have no place for now, go before them; `finished` is emptied by whoever writes the outputs.
+    commit and `finish` of every end, on the stream that makes it. `waiting` is served in order of arrival; `paused`,
+    who keep their caches and have no place for now, go before them; `finished`, where ends go if nothing else is said,
+    is emptied by whoever writes the outputs.
 
-    Only the main processor's stream commits and refills; others look on, and see nobody missing meanwhile.
+    Only the main processor's stream commits and refills; others look on, and see nobody missing meanwhile. Who has been
+    told that a batch has nothing to do in a round can rely on that: whoever joins later takes part in the next.
 
     Where the caches have room for less than all may need, a sequence that finds none for its next round makes the
     youngest of its batch wait: that one leaves its places and goes back in line, to its turn, with what it has
@@ -50,13 +53,20 @@ class Batches:
     paused: deque[Sequence] = field(default_factory=deque)
     active: dict[str, list[Sequence]] = field(default_factory=dict)
     finished: SimpleQueue[Generation] = field(default_factory=SimpleQueue)
+    finish: Callable[[Generation], None] = field(init=False)
     acceptance: AcceptanceCounter = field(default_factory=AcceptanceCounter)
     useful_tokens: int = 0
     served: int = 0  # requests that have been admitted so far and did not have to go back in line
     done: int = 0  # and those of them that have ended
     preemptions: int = 0  # how often one had to go back
     restored_positions: int = 0  # what the target has to read again after that
-    _moving: threading.Lock = field(default_factory=threading.Lock)  # held where someone leaves or takes a place
+    _cancelled: set[int] = field(default_factory=set)  # indices of requests that nobody wants the rest of
+    _idle: set[tuple[int, str]] = field(default_factory=set)  # rounds and batches that have nothing to do
+    _over: bool = False  # the wave has no more rounds: whoever joins now waits for the next one
+    _moving: threading.Lock = field(default_factory=threading.Lock)  # held where someone joins, leaves or takes a place
+
+    def __post_init__(self) -> None:
+        self.finish = self.finished.put
 
     @property
     def names(self) -> str:
@@ -72,19 +82,39 @@ class Batches:
         self.waiting.extend(requests)
         self.admission.expect(self.waiting)
 
+    def join(self, request: Request) -> None:
+        """One more, at any time, from any thread. Room for its caches is there already."""
+        with self._moving:
+            self.waiting.append(request)
+
+    def cancel(self, request: Request) -> bool:
+        """Nobody wants the rest of a request, which has not ended: its places are free after its next commit. From any
+        thread; True for one that has never had a place and will not be heard of again."""
+        with self._moving:
+            if request in self.waiting:
+                self.waiting.remove(request)
+                return True
+            self._cancelled.add(request.index)
+            return False
+
     def next_wave(self) -> list[Sequence]:
         """Fill all places from the line, evenly over the batches, while there is room for caches; returns all that are
         in flight then."""
-        self.active = {name: [] for name in self.names}
-        for place in range(self.policy.in_flight):
-            if not self._next_fits:
-                break
-            self._take_next(self.names[place % len(self.names)])
+        with self._moving:
+            self.admission.before_prefill()
+            self._idle.clear()
+            self._over = False
+            self.active = {name: [] for name in self.names}
+            for place in range(self.policy.in_flight):
+                if not self._next_fits:
+                    break
+                self._take_next(self.names[place % len(self.names)])
         return self.in_flight
 
     def regroup(self, policy: Policy, join_tokens: float) -> None:
         """A wave was broken off: all who were in flight pause, and take part in the next one, under another policy."""
-        self._sweep()
+        for generation in self._sweep():
+            self.finish(generation)
         for sequence in self.in_flight:
             sequence.rewind()
         self.paused = deque(sorted((*self.in_flight, *self.paused), key=lambda s: s.index))
@@ -101,6 +131,8 @@ class Batches:
         proposed = len(sequence.proposal.tokens)
         if proposed:
             self.acceptance.add(proposed, accepted, sequence.index)
+        if sequence.index in self._cancelled:
+            sequence.generation.cancel()
         kept = sequence.commit(list(emitted))
         self.useful_tokens += kept
         if kept:
@@ -108,34 +140,48 @@ class Batches:
 
     @property
     def under_way(self) -> bool:
-        """Whether this wave has another round."""
+        """Whether this wave has another round. Once it has not, nobody joins it any more."""
         with self._moving:
-            return self.waiting_to_refill or bool(self.in_flight)
+            self._over = not (self.waiting_to_refill or self.in_flight)
+            return not self._over
 
-    def may_serve(self, names: str) -> bool:
-        """Whether any of these batches has a sequence, or may get one in this wave: of those who wait, or who have to
-        leave their places. One that is alone never has to."""
+    def may_serve(self, number: int, names: str) -> bool:
+        """Whether any of these batches has a sequence in this round, or may get one: of those who wait, or who have to
+        leave their places. One that is alone never has to. Once it may not, it will not."""
+        visits = {(number, name) for name in names}
         with self._moving:
+            if self._over or visits <= self._idle:
+                return False
             leaving = self.policy.refill and self.policy.kv_positions is not None and len(self.in_flight) > 1
-            return self.waiting_to_refill or leaving or any(self.active[name] for name in names)
+            if self.waiting_to_refill or leaving or any(self.active[name] for name in names):
+                return True
+            self._idle |= visits
+            return False
 
-    def end_pass(self, name: str, *, prefill: bool) -> None:
-        """A pass of this batch has committed: let go of those that are done, and see who is in its next round."""
+    def end_pass(self, name: TaskName) -> None:
+        """A pass has committed: let go of those that are done, and see who is in its batch's next round."""
         with self._moving:
-            self._sweep()
-            if not prefill:
-                self._make_room(name)
-                self._refill(name)
+            ended = self._sweep()
+            if name.phase == "verify":
+                self._make_room(name.batch)
+                self._idle.discard((name.round, name.batch))
+                if not self._over and (name.round + 1, name.batch) not in self._idle:
+                    self._refill(name.batch)
+        for generation in ended:
+            self.finish(generation)
 
-    def _sweep(self) -> None:
+    def _sweep(self) -> list[Generation]:
         """Let go of those that are done."""
+        ended = []
         for name, batch in self.active.items():
             for sequence in batch:
                 if sequence.done:
                     self.admission.release(sequence)
-                    self.finished.put(sequence.generation)
+                    self._cancelled.discard(sequence.index)
+                    ended.append(sequence.generation)
                     self.done += 1
             self.active[name] = [s for s in batch if not s.done]
+        return ended
 
     def _make_room(self, name: str) -> None:
         """Room for the next round of a batch's sequences, the oldest first; while one finds none, the youngest goes."""

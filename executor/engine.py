@@ -78,8 +78,9 @@ class _Run:
 class Engine:
     """Streams come into being with their first task. `lanes(stream)` says what a stream's tasks run on: the calling
     host thread, or a CUDA stream; `worker(stream)` names the thread, one of its own unless others have the same.
-    `patience(task)` is how many seconds a task may take before it counts as stalled. Use it as a context manager:
-    leaving it stops all threads."""
+    `patience(task)` is how many seconds a task may take before it counts as stalled. Of the first `spans` tasks the
+    times are kept, others are let go when they have ended. Use it as a context manager: leaving it stops all threads.
+    """
 
     def __init__(
         self,
@@ -88,12 +89,13 @@ class Engine:
         *,
         patience: Callable[[Task], float] | None = None,
         chaos: Chaos | None = None,
+        spans: int = MOST_SPANS,
     ) -> None:
         self.lanes, self.worker, self.chaos = lanes, worker, chaos
         self.patience = patience or (lambda task: STALLED_S)
         self.completed = 0
         self.moved: dict[str, int] = {}
-        self._runs: list[_Run] = []
+        self._runs = _Runs(spans)
         self._streams: dict[str, _Stream] = {}
         self._workers: dict[str, _Worker] = {}
         self._lock = threading.Lock()  # guards all that follows, and the runs' states
@@ -156,6 +158,8 @@ class Engine:
             mark = self._runs[i].mark
             if mark is not None:
                 mark.synchronize()
+        with self._lock:
+            self._runs.let_go()
         on_tick()
 
     def check(self, since: float) -> float:
@@ -191,8 +195,8 @@ class Engine:
         """Go on after `stop` has ended all threads, and its cause was dealt with: what had not run by then is dropped,
         and counts as done for those that depend on it."""
         with self._lock:
-            for run in self._runs[self._drained :]:
-                if not run.done:
+            for number in range(self._drained, len(self._runs)):
+                if not (run := self._runs[number]).done:
                     run.done, run.dropped, run.action = True, True, _nothing
             self._drained = len(self._runs)
             self._streams.clear()
@@ -211,7 +215,7 @@ class Engine:
     def timeline(self) -> Timeline:
         """What has run so far. Tasks with nothing to do took no time."""
         with self._lock:
-            ended = [i for i, run in enumerate(self._runs[:MOST_SPANS]) if run.done and not run.dropped]
+            ended = [i for i, run in self._runs.first() if run.done and not run.dropped]
             place = {old: new for new, old in enumerate(ended)}
             runs = [self._runs[i] for i in ended]
         spans = tuple(
@@ -282,6 +286,37 @@ class Engine:
         if not running and self._waited - self._moved_at > STALLED_S:
             return f"no task has begun for {STALLED_S:.0f} s"
         return None
+
+
+class _Runs:
+    """All tasks by number. After the first `spans`, those that have ended are let go, the oldest first."""
+
+    def __init__(self, spans: int) -> None:
+        self.spans = self._oldest = spans  # of those that may go
+        self._count = 0
+        self._held: dict[int, _Run] = {}
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, number: int) -> _Run:
+        return self._held.get(number, _GONE)
+
+    def append(self, run: _Run) -> None:
+        self._held[self._count] = run
+        self._count += 1
+
+    def let_go(self) -> None:
+        """Whoever depends on these later finds that they have ended, on their devices too."""
+        while (run := self._held.get(self._oldest)) is not None and run.done:
+            if run.mark is not None:
+                run.mark.synchronize()
+            del self._held[self._oldest]
+            self._oldest += 1
+
+    def first(self) -> list[tuple[int, _Run]]:
+        """Those that are kept, and their numbers."""
+        return [(i, self._held[i]) for i in range(min(self.spans, self._count))]
 
 
 @dataclass(slots=True, eq=False)
@@ -367,6 +402,10 @@ def _pauses(chaos: Chaos | None, stream: str) -> Callable[[], None]:
 
 def _nothing() -> int:
     return 0
+
+
+#: stands for those that were let go
+_GONE: Final = _Run(Task("gone", "", "", (), ()), _nothing, done=True)
 
 
 def _span(run: _Run) -> tuple[float, float]:

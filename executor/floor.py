@@ -63,7 +63,7 @@ class Floor:
 
     def live(self, name: TaskName) -> bool:
         """Whether weights that a visit asks for may be used: once they may not, they will not be."""
-        return name.phase == "prefill" or self.batches.may_serve(name.batch)
+        return name.phase == "prefill" or self.batches.may_serve(name.round, name.batch)
 
     def close_pass(self, name: TaskName, p: Pass) -> None:
         """Logits for the rows that decide, a few sequences at a time; what they decide is committed."""
@@ -80,7 +80,7 @@ class Floor:
             rows += len(wanted)
         if chunk:
             self._decide(p, chunk)
-        self.batches.end_pass(name.batch, prefill=name.phase == "prefill")
+        self.batches.end_pass(name)
 
     def _decide(self, p: Pass, chunk: list[tuple[Sequence, range]]) -> None:
         rows = torch.tensor([row for _, wanted in chunk for row in wanted], device=p.hidden.device)

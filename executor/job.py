@@ -35,7 +35,7 @@ ENDING_S: Final = 60.0
 
 @dataclass(slots=True, eq=False)
 class Wave:
-    """What was done for one wave: the lengths of the prompts that it prefilled and of `others`, which it took over from
+    """What was done for one wave: the lengths of what it prefilled and of `others`, which it took over from
     one that was broken off, and the shapes of its rounds by number as they turned out. Enough to lower it once more."""
 
     decision: Decision
@@ -82,6 +82,14 @@ class Job:
         where nothing can be made smaller.
         """
         self.batches.receive(requests)
+        self.serve(on_tick, on_shrink)
+        if self.batches.in_flight or self.batches.served != self.batches.done:
+            raise RuntimeError(f"{self.batches.done} of {self.batches.served} requests have ended")
+
+    def serve(
+        self, on_tick: Callable[[], None] = lambda: None, on_shrink: Callable[[str], None] = lambda what: None
+    ) -> None:
+        """Serve all who wait, or join meanwhile; as `run` does."""
         while self.batches.paused or self.batches.waiting:
             try:
                 self._wave(on_tick)
@@ -98,8 +106,6 @@ class Job:
                 self._shrink(found.decision)
             self.shrunk.append(told)
             on_shrink(told)
-        if self.batches.in_flight or self.batches.served != self.batches.done:
-            raise RuntimeError(f"{self.batches.done} of {self.batches.served} requests have ended")
 
     def _shrink(self, decision: Decision) -> None:
         """Drop the wave, of which no task runs any more, but for what its sequences have committed."""
@@ -120,10 +126,12 @@ class Job:
         decision = self.decision
         batch = decision.policy.prefill_batch
         sequences = self.batches.next_wave()
+        if not sequences:  # who waited was cancelled
+            return
         new = [s for s in sequences if s.fresh or s.restoring]
         others = [len(s.tokens) for s in sequences if s not in new]
         self.floor.shapes = {}
-        wave = Wave(decision, [len(s.tokens) for s in new], others, self.sweeps, self.floor.shapes)
+        wave = Wave(decision, [len(s.tokens) - s.cache.length for s in new], others, self.sweeps, self.floor.shapes)
         self.waves.append(wave)
         for number, first in enumerate(range(0, len(new), batch), self.sweeps):
             self.floor.sweeps[number] = new[first : first + batch]

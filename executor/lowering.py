@@ -31,7 +31,6 @@ class Lowering:
     placements: dict[int, tuple[LayerPlacement, ...]]
     builder: Builder = field(init=False)
     state: RoundState = field(init=False)
-    _submitted: int = 0
 
     def __post_init__(self) -> None:
         self.builder = builder(self.plan.decision)
@@ -55,8 +54,7 @@ class Lowering:
 
     def submit(self) -> None:
         """What has been lowered since."""
-        tasks = self.context.stage.part.take(self.builder.tasks[self._submitted :])
-        self._submitted = len(self.builder.tasks)
+        tasks = self.context.stage.part.take(self.builder.take())
         names = [parse(task.name) for task in tasks]
         actions: list[Action] = [
             action(self.context, self.drafts, name, task) for name, task in zip(names, tasks, strict=True)

@@ -48,6 +48,13 @@ class Ledger:
                 self.give_back(memory, WORKSPACES, self.items.get((memory, WORKSPACES), 0))
                 self.take(memory, WORKSPACES, self.workspaces.get(phase, {}).get(memory, 0))
 
+    def fits(self, phase: str) -> bool:
+        """Whether there is room for the temporary tensors of a phase beside all else that is in use now."""
+        wanted = self.workspaces.get(phase, {})
+        with self._lock:
+            now = {memory: self.items.get((memory, WORKSPACES), 0) for memory in self.budgets}
+            return all(self.used(m) - now[m] + wanted.get(m, 0) <= budget for m, budget in self.budgets.items())
+
     def take(self, memory: str, item: str, byte_count: int) -> None:
         with self._lock:
             used = self.used(memory) + byte_count

@@ -49,6 +49,10 @@ class AcceptanceCounter:
         own[0] += min(accepted + 1, proposed)
         own[1] += accepted
 
+    def forget_requests(self) -> None:
+        """What `spread` knows of each so far: for who serves without end."""
+        self._requests.clear()
+
     @property
     def hazards(self) -> tuple[float, ...]:
         """By position: the share of those accepted where all before were (as `specsim.acceptance.Acceptance` has

@@ -18,6 +18,43 @@ THROTTLED: Final = ("disk", "link")
 
 
 @dataclass(frozen=True, slots=True)
+class Setting:
+    """What runs a plan, whatever is asked of it: checkpoint directories, and the ways of `RunOptions` that are not a
+    request's. Raises InputError for what makes no sense."""
+
+    target: Path
+    draft: Path | None = None
+    numerics: Literal["exact", "fast"] = "exact"
+    throttle: Mapping[str, float] = field(default_factory=dict)
+    emulate_gpu: bool = False
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"threads is {self.threads}", where="run", hint="give 1 or more")
+        for name, rate in self.throttle.items():
+            if name not in THROTTLED:
+                raise UnknownNameError("throttle", name, THROTTLED, where="run")
+            if not rate > 0:
+                raise InputError(f"the throttle of {name} is {rate:g} bytes/s", where="run", hint="give more than 0")
+
+    def check(self, plan: Plan) -> None:
+        """Raise InputError where the plan has no use for an option, or needs one that is not there."""
+        if plan.decision.policy.draft is not None and self.draft is None:
+            assert plan.case.draft is not None, "only a case with a draft has a policy for it"
+            what = f"the plan speculates with {plan.case.draft.name}, and no draft is given"
+            raise InputError(what, where="run", hint="give its checkpoint with --draft DIR")
+        if plan.case.draft is None and self.draft is not None:
+            hint = "leave out --draft, or plan again with it"
+            raise InputError(f"the plan knows no draft, and {self.draft} is given", where="run", hint=hint)
+        if plan.case.machine.gpu is None:
+            if self.emulate_gpu:
+                raise InputError("the plan has no GPU to emulate", where="run", hint="leave out --emulate-gpu")
+            if "link" in self.throttle:
+                raise InputError("the plan has no link to throttle", where="run", hint="throttle the disk")
+
+
+@dataclass(frozen=True, slots=True)
 class RunOptions:
     """`target` and `draft` are checkpoint directories, `prompts` is a file, `out` a directory for outputs and metrics.
 
@@ -48,32 +85,17 @@ class RunOptions:
     anyway: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("max_new_tokens", "threads", "limit"):
+        for name in ("max_new_tokens", "limit"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}", where="run", hint="give 1 or more")
         if "" in self.stop:
             raise InputError("a stop string is empty", where="run", hint="it would stop everywhere; leave it out")
-        for name, rate in self.throttle.items():
-            if name not in THROTTLED:
-                raise UnknownNameError("throttle", name, THROTTLED, where="run")
-            if not rate > 0:
-                raise InputError(f"the throttle of {name} is {rate:g} bytes/s", where="run", hint="give more than 0")
+        self.setting  # noqa: B018 (it checks what it is made of)
 
-    def check(self, plan: Plan) -> None:
-        """Raise InputError where the plan has no use for an option, or needs one that is not there."""
-        if plan.decision.policy.draft is not None and self.draft is None:
-            assert plan.case.draft is not None, "only a case with a draft has a policy for it"
-            what = f"the plan speculates with {plan.case.draft.name}, and no draft is given"
-            raise InputError(what, where="run", hint="give its checkpoint with --draft DIR")
-        if plan.case.draft is None and self.draft is not None:
-            hint = "leave out --draft, or plan again with it"
-            raise InputError(f"the plan knows no draft, and {self.draft} is given", where="run", hint=hint)
-        if plan.case.machine.gpu is None:
-            if self.emulate_gpu:
-                raise InputError("the plan has no GPU to emulate", where="run", hint="leave out --emulate-gpu")
-            if "link" in self.throttle:
-                raise InputError("the plan has no link to throttle", where="run", hint="throttle the disk")
+    @property
+    def setting(self) -> Setting:
+        return Setting(self.target, self.draft, self.numerics, self.throttle, self.emulate_gpu, self.threads)
 
 
 @dataclass(frozen=True, slots=True)

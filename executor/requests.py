@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from executor.detokenizer import Decode, Detokenizer
 from executor.speculation.sampling import Sampling
 from specsim.errors import InputError
 
-FinishReason = Literal["eos", "stop", "length"]
-#: a tokenizer's text of output tokens, without its special tokens
-Decode = Callable[[Sequence[int]], str]
+FinishReason = Literal["eos", "stop", "length", "cancelled"]
 
 GREEDY: Final = Sampling()
-
-#: what decoders put for bytes that are no character, or not yet
-_INCOMPLETE = "\ufffd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +47,8 @@ class Request:
 class Generation:
     """A request under way: `tokens` are its prompt and what was committed so far.
 
-    `finish_reason` is None until the token that ends it is committed; nothing is committed after that token.
+    `finish_reason` is None until the token that ends it is committed, or nobody wants the rest; nothing is committed
+    after that. `reused` tokens of the prompt were cached before (see `executor.kept`).
     Raises InputError for a request with stop strings without a `decode` to look for them in.
     """
 
@@ -62,6 +59,7 @@ class Generation:
         self.request, self._decode = request, decode
         self.tokens = list(request.prompt)
         self.finish_reason: FinishReason | None = None
+        self.reused = 0
         self._watch = _StopWatch(request.stop, decode) if request.stop and decode else None
         if self.take(request.committed) < len(request.committed):
             at = len(self.output_ids)
@@ -97,6 +95,10 @@ class Generation:
             self.finish_reason = self._reason(token)
         return len(emitted)
 
+    def cancel(self) -> None:
+        """End it where it is, unless it has ended."""
+        self.finish_reason = self.finish_reason or "cancelled"
+
     def _reason(self, token: int) -> FinishReason | None:
         if token in self.request.eos:
             return "eos"
@@ -106,30 +108,18 @@ class Generation:
 
 
 class _StopWatch:
-    """Decodes an output token by token and finds the first stop string in it.
-
-    Only the tokens since the last but one whole character are decoded again, so a token costs the same however long
-    the output is. Those before the last whole character are context: decoders treat the first of all tokens otherwise.
-    """
+    """Finds the first stop string in an output that comes token by token."""
 
     def __init__(self, stops: Sequence[str], decode: Decode) -> None:
-        self.text = ""  # of whole characters, cut before a stop string once one is found
-        self._stops, self._decode = stops, decode
-        self._window: list[int] = []  # context, then the tokens whose text is not in `text` yet
-        self._context = 0
+        self.text = ""  # cut before a stop string once one is found
+        self._stops, self._decoded = stops, Detokenizer(decode)
 
     def completes(self, token: int) -> bool:
         """Whether `token` completes a stop string. Characters that are not whole yet are not part of any."""
-        self._window.append(token)
-        known = len(self._decode(self._window[: self._context]))
-        fresh = self._decode(self._window)[known:]
-        seen = self.text + fresh.rstrip(_INCOMPLETE)
-        found = [seen.find(stop, max(0, len(self.text) - len(stop) + 1)) for stop in self._stops]
+        before = self._decoded.settled
+        self.text = self._decoded.feed(token)
+        found = [self.text.find(stop, max(0, before - len(stop) + 1)) for stop in self._stops]
         if max(found) >= 0:
-            self.text = seen[: min(at for at in found if at >= 0)]
+            self.text = self.text[: min(at for at in found if at >= 0)]
             return True
-        if fresh and not fresh.endswith(_INCOMPLETE):
-            self.text = seen
-            self._window = self._window[self._context :]
-            self._context = len(self._window)
         return False

@@ -10,12 +10,13 @@ from typing import Final
 
 import msgspec
 
+from executor.detokenizer import Decode
 from executor.identity import differences
 from executor.journal import Asked, Journal, read_begun
 from executor.metrics import Earlier
 from executor.options import RunOptions
 from executor.outputs import Output, OutputWriter
-from executor.requests import Decode, Generation, Request
+from executor.requests import Generation, Request
 from specsim.answer import Plan
 from specsim.errors import InputError
 from specsim.planfile import from_dict

@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import replace
-from functools import partial
-
-import torch
 
 from executor.admission import check_fit
-from executor.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from executor.checkpoint.read import Reader
+from executor.checkpoint.checkpoint import Checkpoint
 from executor.desk import Desk
-from executor.devices import Devices, devices_for, lanes_for, worker_for
-from executor.engine import Engine
 from executor.identity import asked
 from executor.job import Job
 from executor.journal import Journal
-from executor.links import disk_pacer, link_of
-from executor.loading import load
 from executor.metrics import Earlier, Metrics, Predicted, read_metrics
+from executor.opening import in_ram, memory_told, open_models
 from executor.options import RunOptions, RunResult
-from executor.patience import Patience
-from executor.preflight import check_disk, check_machine, check_vram
-from executor.process import check_room, keep_heap_small, peak_bytes, resident_bytes
+from executor.preflight import check_disk, check_machine
+from executor.process import keep_heap_small, peak_bytes, resident_bytes
 from executor.progress import ProgressLine
 from executor.prompts import check_against_plan, read_prompts
 from executor.ranks.crew import Crew
@@ -35,17 +27,10 @@ from executor.ranks.together import fullest, moved, timeline
 from executor.replay import predicted_timeline
 from executor.requests import Request
 from executor.resume import open_outputs
-from executor.setup import NUMERICS, Ways, prepare
-from executor.shrink import is_out_of_memory
 from executor.speculation.sampling import Sampling
-from executor.threads import dismiss_team
-from executor.tokenizer import Tokenizer, load_tokenizer
+from executor.tokenizer import Tokenizer
 from specsim.answer import Plan
-from specsim.cost.work import copy
 from specsim.errors import InputError
-from specsim.memory import stage_items, totals
-from specsim.schedule.graph import Task
-from specsim.stages import stages
 from specsim.timeline import Timeline, utilisation, waiting_on
 from specsim.timeline.trace import write_trace
 
@@ -57,26 +42,16 @@ def run(plan: Plan, options: RunOptions, crew: Crew | None = None) -> RunResult:
     With `options.resume` goes on with the run that was begun there. Raises InputError for bad input, where it can be
     known before anything is allocated. What has finished before an error is in outputs.jsonl.
     """
-    options.check(plan)
-    stage = stage_of(plan, crew.world if crew is not None else None)
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
-    machine = plan.case.machine
-    devices = devices_for(machine, emulate_gpu=options.emulate_gpu)
-    target = open_checkpoint(options.target)
-    draft = open_checkpoint(options.draft) if options.draft is not None else None
-    tokenizer = load_tokenizer(options.target)
+    opened = open_models(plan, options.setting, stage_of(plan, crew.world if crew is not None else None))
+    devices, target, draft, tokenizer = opened.devices, opened.target, opened.draft, opened.tokenizer
     requests = _requests(plan, options, target, tokenizer)
     keep_heap_small()
     itself = resident_bytes()
     if not options.anyway:
-        check_machine(machine, devices)
-    here = range(crew.world.local_ranks) if crew is not None else range(1)
-    check_room(_stores(plan, _in_ram(devices), here), int(machine.host.process_bytes) * len(here))
-    check_vram(_stores(plan, ("vram",), range(1)), devices)
+        check_machine(plan.case.machine, devices)
+    opened.check_room(range(crew.world.local_ranks) if crew is not None else range(1))
     check_disk(options.out, plan, requests, text=tokenizer is not None)
     decode = tokenizer.decode if tokenizer else None
-    ways = Ways(NUMERICS[options.numerics], decode)
     with ExitStack() as stack:
         journal = stack.enter_context(Journal(options.out))
         begun = asked(plan, options, target, draft, requests)
@@ -86,20 +61,12 @@ def run(plan: Plan, options: RunOptions, crew: Crew | None = None) -> RunResult:
             if crew is not None:
                 crew.dismiss()
             return RunResult(read_metrics(options.out), writer.path, (), over=True)
-        disk, patience = machine.disk, Patience(machine, options.throttle)
-        pacer = disk_pacer(machine, options.throttle)
-        reader = Reader(throttle=pacer, queue_depth=disk.queue_depth, block_bytes=disk.block_bytes)
-        stack.callback(reader.close)
         line = stack.enter_context(ProgressLine())
         desk = Desk(journal, writer, line, len(requests))
-        engine = stack.enter_context(Engine(lanes_for(devices), worker_for(devices), patience=patience))
-        link = link_of(machine, options.throttle, cuda=devices.cuda)
         began = time.perf_counter()
-        dismiss_team()  # whatever this thread computed before: the tasks have a team of their own
-        with _memory_told():
-            blocks = Task("load", "disk", "load", (copy(disk.queue_depth * disk.block_bytes),), ())
-            prepared = partial(prepare, plan, target, draft, engine, devices, link, reader, ways, stage)
-            job = load(prepared, reader, patience(blocks))
+        with memory_told():
+            job = stack.enter_context(opened.load())
+            engine = job.engine
             if crew is not None:
                 crew.watch(engine)
             load_s = time.perf_counter() - began
@@ -123,31 +90,6 @@ def run(plan: Plan, options: RunOptions, crew: Crew | None = None) -> RunResult:
         writer.sync()
         journal.end()
     return RunResult(metrics, writer.path, tuple(desk.samples), tuple(job.waves))
-
-
-@contextmanager
-def _memory_told() -> Iterator[None]:
-    """Raise InputError where memory runs out within, and nothing can be made smaller."""
-    try:
-        yield
-    except (MemoryError, OSError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        hint = "plan again with a smaller --ram or --vram: the process itself needs some too"
-        told = f"out of memory: {error}".removesuffix(": ")  # Python says nothing of how much
-        raise InputError(told, where="run", hint=hint) from None
-
-
-def _in_ram(devices: Devices) -> tuple[str, ...]:
-    """The memories of the plan that are RAM of this process: an emulated GPU's, too."""
-    return ("ram",) if devices.cuda else ("ram", "vram")
-
-
-def _stores(plan: Plan, memories: Collection[str], ranks: range) -> int:
-    """Bytes that the plan takes of some memories at most, for the stages of some ranks together."""
-    peaks = [totals(stage_items(stage, plan.decision)).values() for stage in stages(plan.case, plan.decision.policy)]
-    most = (max(sum(phase.get(memory, 0.0) for memory in memories) for phase in peaks[rank]) for rank in ranks)
-    return int(sum(most))
 
 
 def _requests(plan: Plan, options: RunOptions, target: Checkpoint, tokenizer: Tokenizer | None) -> list[Request]:
@@ -202,7 +144,7 @@ def _metrics(
         numerics=options.numerics,
         strategy=plan.decision.strategy,
         gamma=plan.decision.policy.gamma,
-        predicted=Predicted.of(plan, _in_ram(job.context.devices)),
+        predicted=Predicted.of(plan, in_ram(job.context.devices)),
         replayed_s=replayed_s,
         between_tasks=1.0 - sum(waiting_on(measured).values()),
         shrunk=tuple(job.shrunk),

@@ -16,6 +16,7 @@ from executor.checkpoint.read import Reader
 from executor.decoder.cache import KvArena
 from executor.decoder.numerics import EXACT, FAST, Numerics
 from executor.decoder.resident import ResidentModel, load_resident
+from executor.detokenizer import Decode
 from executor.devices import Devices
 from executor.engine import Engine
 from executor.floor import Floor
@@ -25,7 +26,6 @@ from executor.links import Link
 from executor.memory import Ledger
 from executor.process import trim_heap
 from executor.ranks.stage import Stage, stage_of
-from executor.requests import Decode
 from executor.rings import Rings
 from executor.tasks.context import Context
 from executor.tasks.draft import DraftContext

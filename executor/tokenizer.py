@@ -23,6 +23,19 @@ class Tokenizer:
         """The ids of a prompt, with the special tokens that the tokenizer puts around one (such as BOS)."""
         return list(self.backend(text, verbose=False)["input_ids"])
 
+    def encode_bare(self, text: str) -> list[int]:
+        """The ids of a text that has all its special tokens already, or goes on from another."""
+        return list(self.backend(text, verbose=False, add_special_tokens=False)["input_ids"])
+
+    def decode_all(self, ids: Sequence[int]) -> str:
+        """The text of `ids` with special tokens."""
+        return str(self.backend.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    @property
+    def special(self) -> frozenset[int]:
+        """Ids that are no text."""
+        return frozenset(self.backend.all_special_ids)
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids` without special tokens. Bytes that are no whole character yet come out as U+FFFD."""
         return str(self.backend.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))

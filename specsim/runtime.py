@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Final
 
 from specsim.errors import InputError
 
-#: what only the extra `run` brings
-EXTRA: Final = ("torch", "transformers", "safetensors")
+#: what only extras bring, and which
+EXTRAS: Final[Mapping[str, str]] = dict.fromkeys(("torch", "transformers", "safetensors"), "run") | dict.fromkeys(
+    ("starlette", "uvicorn", "prometheus_client"), "run,serve"
+)
 
 
 def executor(module: str) -> Any:
@@ -16,7 +19,8 @@ def executor(module: str) -> Any:
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in EXTRA:
+        extra = EXTRAS.get((error.name or "").split(".")[0])
+        if extra is None:
             raise
-        hint = "pip install 'specsim-offload[run]'"
+        hint = f"pip install 'specsim-offload[{extra}]'"
         raise InputError(f"needs {error.name}, which is not installed", where="running a plan", hint=hint) from None

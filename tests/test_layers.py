@@ -36,8 +36,9 @@ LAYERS = (
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 RUNTIME = {"torch", "transformers", "safetensors", "executor"}
-#: what only an extra brings: to run plans, to spread sweeps over a cluster, to look at a report in a browser
-EXTRAS = {"torch", "transformers", "safetensors", "tokenizers", "accelerate", "dask", "distributed", "ray", "selenium"}
+#: what only an extra brings: to run plans, to serve, to spread sweeps over a cluster, to look at a report in a browser
+EXTRAS = {"torch", "transformers", "safetensors", "tokenizers", "accelerate"}
+EXTRAS |= {"starlette", "uvicorn", "prometheus_client"} | {"dask", "distributed", "ray", "selenium"}
 HEAVY = {"numpy", "scipy", "pandas", "matplotlib", "joblib", "pyarrow", "executor"} | EXTRAS
 
 

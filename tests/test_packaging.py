@@ -56,7 +56,7 @@ def test_the_metadata_names_the_command_and_asks_for_neither_torch_nor_dask_nor_
     metadata = Parser().parsestr(held[f"{INFO}/METADATA"].decode())
     assert (metadata["Name"], metadata["Requires-Python"]) == ("specsim-offload", ">=3.11")
     assert metadata["License-Expression"] == "Apache-2.0 AND PSF-2.0"
-    assert metadata.get_all("Provides-Extra") == ["cluster", "dev", "fuzz", "notebooks", "parquet", "run"]
+    assert metadata.get_all("Provides-Extra") == ["cluster", "dev", "fuzz", "notebooks", "parquet", "run", "serve"]
     plain = [r for r in metadata.get_all("Requires-Dist", []) if "extra ==" not in r]
     assert [r for r in plain if r.startswith(("torch", "transformers", "dask", "distributed", "ray", "selenium"))] == []
     assert held[f"{INFO}/entry_points.txt"] == b"[console_scripts]\nspecsim = specsim.cli.process:command\n"

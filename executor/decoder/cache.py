@@ -85,6 +85,17 @@ class Room:
         grown = Room(_join([*self.runs, *runs]))
         self.runs, self.places = grown.runs, grown.places
 
+    def cut(self, capacity: int) -> list[range]:
+        """Keep the first `capacity` places; returns the others."""
+        kept: list[range] = []
+        given: list[range] = []
+        for run in self.runs:
+            mine = max(0, min(len(run), capacity - sum(map(len, kept))))
+            kept.append(run[:mine])
+            given.append(run[mine:])
+        self.runs, self.places = tuple(run for run in kept if run), self.places[:capacity].clone()
+        return [run for run in given if run]
+
 
 class KvArena:
     """`layers`: K and V of every layer, one tensor [2, n_kv, places, d] each. All have the same places taken, and so
@@ -119,6 +130,10 @@ class KvArena:
         """Give a cache `count` more positions, neighbours of its last ones if they are free. Raises ValueError where so
         many are not."""
         cache.room.add(self.pool.take(count, cache.runs[-1].stop if cache.runs else None))
+
+    def shrink(self, cache: SequenceCache, capacity: int) -> None:
+        """Take from a cache all positions after the first `capacity`."""
+        self.pool.give_back(cache.room.cut(capacity))
 
     def give_back(self, cache: SequenceCache) -> None:
         """The sequence is gone; its places may be taken again."""

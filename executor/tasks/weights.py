@@ -9,7 +9,9 @@ from specsim.schedule.graph import Task, TaskName
 
 def fetch(c: Context, name: TaskName, task: Task) -> int | None:
     """All of a unit, or only the experts that its passes ask for. A visit with nothing left to do fetches nothing."""
+    source_read = task.name.replace("/load_", "/read_")
     if not c.live(name):
+        c.reads.pop(source_read, None)  # there was something to do when it was read
         return None
     assert task.slot is not None, f"{task.name} fills no slot"
     key = layer_of(name), None if name.op.endswith("attention") else name.part
@@ -19,7 +21,7 @@ def fetch(c: Context, name: TaskName, task: Task) -> int | None:
         if name.op.startswith("read_"):  # it only passes through RAM
             c.reads[task.name] = task.slot, layout
             return layout.unit.nbytes
-    elif (read := c.reads.pop(task.name.replace("/load_", "/read_"), None)) is not None:
+    elif (read := c.reads.pop(source_read, None)) is not None:
         source, layout = read
         c.rings.load_on(task.slot, source, layout)
     else:

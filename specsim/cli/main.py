@@ -77,6 +77,8 @@ COMMANDS: Final[Mapping[str, Lazy]] = {
     "breakeven": Lazy("specsim.cli.breakeven", "breakeven", "Map from which acceptance speculation pays."),
     "memory": Lazy("specsim.cli.memory", "memory", "Say how little memory will do, and what speculation takes of it."),
     "run": Lazy("specsim.cli.run", "run", "Execute a plan with real weights."),
+    "chat": Lazy("specsim.cli.chat", "chat", "Talk with a plan's target, turn by turn."),
+    "serve": Lazy("specsim.cli.serve", "serve", "Answer OpenAI's clients over HTTP with a plan's target."),
     "validate": Lazy("specsim.cli.validate", "validate", "Predict, measure, and say where the error lies."),
     "export": Lazy("specsim.cli.export", "export", "Write a plan as another engine's configuration."),
     "published": Lazy("specsim.cli.published", "published", "Predict what published systems were measured at."),

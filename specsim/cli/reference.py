@@ -24,7 +24,7 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "Plan": ("plan", "simulate", "explain"),
     "Compare": ("compare", "ablation", "published"),
     "Ask what if": ("sweep", "upgrade", "breakeven", "memory"),
-    "Run": ("run", "validate", "export"),
+    "Run": ("run", "chat", "serve", "validate", "export"),
     "Know the machine": ("list", "profile", "profiles", "doctor"),
 }
 OTHERS: Final = "Others"

@@ -13,7 +13,14 @@ from click.core import ParameterSource
 
 from specsim.answer import Plan
 from specsim.cli.options import check_picture, format_option, quantity_option
-from specsim.cli.running import draw_rounds, rates
+from specsim.cli.running import (
+    check_sampling,
+    draw_rounds,
+    machine_options,
+    numerics_option,
+    rates,
+    sampling_options,
+)
 from specsim.cli.tables import render
 from specsim.errors import InputError, Terminated
 from specsim.planfile import read_plan
@@ -38,23 +45,12 @@ SAMPLE_LENGTH: Final = 100
 @click.option("--prompts", metavar="FILE", help='JSON lines: {"prompt": ...} or {"input_ids": [...]}.')
 @click.option("-o", "--output", "out", metavar="DIR", help="Where outputs and metrics go.")
 @click.option("--resume", metavar="DIR", help="Instead of -o: go on with the run there, as it was begun.")
-@click.option(
-    "--numerics",
-    type=click.Choice(["exact", "fast"]),
-    default="exact",
-    show_default=True,
-    help="exact: the same tokens whatever the plan. fast: rounding may depend on the batch.",
-)
-@click.option("--temperature", type=click.FloatRange(min=0), help="Sample; without it, decode greedily.")
-@click.option("--top-k", type=click.IntRange(min=1), help="Sample from the K likeliest tokens.")
-@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Sample from the likeliest tokens up to P.")
-@click.option("--seed", type=click.IntRange(min=0), help="Of sampling; 0 if not given.")
+@numerics_option
+@sampling_options
 @click.option("--max-new-tokens", type=click.IntRange(min=1), help="For prompts that say nothing; default: the plan's.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="End an output where this appears. May be repeated.")
 @click.option("--ignore-eos", is_flag=True, help="Go on after an end token.")
-@click.option("--throttle", multiple=True, metavar="NAME=RATE", help="Slow down disk or link, e.g. disk=500MB/s.")
-@click.option("--emulate-gpu", is_flag=True, help="Play the plan's GPU on the CPU.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads that compute.")
+@machine_options
 @quantity_option("--kv", "bytes", "Room for the caches of all requests in flight, less than planned: they take turns.")
 @click.option("--limit", type=click.IntRange(min=1), help="Run the first N prompts only.")
 @click.option("--anyway", is_flag=True, help="Run on a machine that is not what the plan was measured on any more.")
@@ -114,7 +110,7 @@ def _asked(plan_file: str | None, resume: str | None, out: str | None, options: 
         return plan if plan_file is None else read_plan(plan_file), replace(asked, **_values(given))
     if missing or plan_file is None:
         raise click.UsageError(f"Missing {' and '.join(missing)}.", context)
-    _check_sampling(options)
+    check_sampling(options)
     where = {"out": Path(resume or out or ""), "resume": resume is not None}
     return read_plan(plan_file), executor("executor.options").RunOptions(**_values(options), **where)
 
@@ -123,13 +119,6 @@ def _values(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options that say something, as `RunOptions` has them."""
     values = {name: Path(value) if name in PATHS else value for name, value in options.items() if value is not None}
     return values | ({"throttle": rates(options["throttle"])} if "throttle" in options else {})
-
-
-def _check_sampling(options: Mapping[str, Any]) -> None:
-    for name in ("top_k", "top_p", "seed"):
-        if options[name] is not None and not options["temperature"]:
-            hint = "give a --temperature above 0, or leave it out"
-            raise InputError("greedy decoding draws nothing", where=f"--{name.replace('_', '-')}", hint=hint)
 
 
 def _sections(result: Any) -> Iterator[str]:

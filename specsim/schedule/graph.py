@@ -110,7 +110,8 @@ class Rings:
 
 class Builder:
     """Collects tasks in submission order. The rings live on across layers, passes and rounds, so that loads run
-    ahead over every such boundary and no buffer is used twice; the draft's KV has up to two of its own."""
+    ahead over every such boundary and no buffer is used twice; the draft's KV has up to two of its own. Who runs a
+    graph that goes on takes its tasks off; they keep their numbers."""
 
     def __init__(self, ring_slots: int, draft_slots: int = 2, tensor: int = 1) -> None:
         self.tasks: list[Task] = []
@@ -119,6 +120,7 @@ class Builder:
         self._ring_slots, self._tensor = ring_slots, tensor
         self._rings: dict[int, Rings] = {}
         self._copies: dict[tuple[float, bool], tuple[Work, ...]] = {}
+        self._taken = 0  # tasks that were taken off
 
     def rings(self, device: int = 0) -> Rings:
         """The rings of a device."""
@@ -148,7 +150,16 @@ class Builder:
         slot: Slot | None = None,
     ) -> int:
         self.tasks.append(Task(name, stream, kind, work, deps, slot))
-        return len(self.tasks) - 1
+        return self._taken + len(self.tasks) - 1
+
+    def take(self) -> list[Task]:
+        """The tasks since the last call, which the builder forgets with all that it had of older rounds."""
+        tasks, self.tasks = self.tasks, []
+        self._taken += len(tasks)
+        del self.round_ends[:-1]
+        self._copies.clear()
+        return tasks
 
     def graph(self) -> Graph:
+        """Of all tasks: none may have been taken off."""
         return Graph(tuple(self.tasks), tuple(self.round_ends), self._tensor)

@@ -245,7 +245,7 @@ def test_options_that_make_no_sense_are_one_line(
 
 def refused(plan: Plan, **options: Any) -> str:
     with pytest.raises(Exception) as caught:  # noqa: PT011 - the message is what is looked at
-        RunOptions(Path("big"), Path("p"), Path("out"), **options).check(plan)
+        RunOptions(Path("big"), Path("p"), Path("out"), **options).setting.check(plan)
     return str(caught.value)
 
 
@@ -260,7 +260,7 @@ def test_a_draft_that_the_plan_decided_against_is_no_mistake() -> None:
     changed = {name: getattr(policy, name) for name in policy.__struct_fields__} | {"gamma": 0, "draft": None}
     decision = Decision(drafted.decision.strategy, type(policy)(**changed), drafted.decision.layers)
     plain = replace(drafted, decision=decision)
-    RunOptions(Path("big"), Path("p"), Path("out"), draft=Path("small")).check(plain)
+    RunOptions(Path("big"), Path("p"), Path("out"), draft=Path("small")).setting.check(plain)
     unknown = replace(plain, case=plain.case.plain())
     hint = "leave out --draft, or plan again with it"
     assert refused(unknown, draft=Path("small")) == f"run: the plan knows no draft, and small is given; {hint}"

@@ -11,12 +11,13 @@ from executor.batches import Commit
 from executor.checkpoint.checkpoint import Checkpoint
 from executor.checkpoint.read import Reader
 from executor.decoder.numerics import EXACT, Numerics
+from executor.detokenizer import Decode
 from executor.devices import Devices
 from executor.engine import Chaos, Engine
 from executor.job import Job
 from executor.lanes import HostLane, Lane
 from executor.links import Link
-from executor.requests import Decode, Request
+from executor.requests import Request
 from executor.setup import Ways, prepare
 from executor.speculation.sampling import Sampling
 from specsim.acceptance import Acceptance

@@ -22,6 +22,7 @@ from executor.speculation.sampling import Sampling
 from specsim.answer import Plan
 from specsim.decision import DraftPolicy, StrategyName
 from specsim.errors import InputError
+from specsim.schedule.graph import TaskName
 from tests.executor import checkpoints, runs
 from tests.executor.decoder_stories import load
 from tests.executor.runs import World
@@ -127,7 +128,7 @@ def test_whatever_the_lengths_and_the_cap_all_are_served_in_order(
     batches.receive(Request(i, str(i), (1,) * prompt, new) for i, (prompt, new) in enumerate(lengths))
     passes, tokens = 0, sum(new for _, new in lengths)
 
-    def close(name: str, *, prefill: bool) -> None:
+    def close(name: str, phase: str, number: int) -> None:
         nonlocal passes
         passes += 1
         before = {s.index for s in batches.in_flight}
@@ -135,7 +136,7 @@ def test_whatever_the_lengths_and_the_cap_all_are_served_in_order(
             candidates = sequence.candidates(gamma)
             assert len(sequence.tokens) - 1 + candidates < sequence.cache.capacity
             batches.commit(sequence, () if sequence.restoring else (1,) * (1 + rng.randint(0, candidates)), 0)
-        batches.end_pass(name, prefill=prefill)
+        batches.end_pass(TaskName(phase, number, name, "head", "logits"))
         assert admission._arena.pool.free == admission.places - sum(s.cache.capacity for s in batches.in_flight)
         joined = [s.index for s in batches.in_flight if s.index not in before]
         assert not (joined and batches.waiting and batches.waiting[0].index < max(joined))
@@ -144,10 +145,12 @@ def test_whatever_the_lengths_and_the_cap_all_are_served_in_order(
     while batches.waiting:
         assert batches.next_wave()
         for name in batches.names:
-            close(name, prefill=True)
+            close(name, "prefill", 0)
+        number = 0
         while batches.under_way:
             for name in batches.names:
-                close(name, prefill=False)
+                close(name, "verify", number)
+            number += 1
     assert (batches.served, batches.done) == (len(lengths), len(lengths))
     assert admission._arena.pool.free == admission.places
     assert [batches.finished.get().remaining for _ in lengths] == [0] * len(lengths)

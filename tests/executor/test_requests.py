@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import decoders
 
-from executor.requests import Decode, Generation, Request
+from executor.detokenizer import Decode
+from executor.requests import Generation, Request
 from executor.speculation.verify import verify_greedy
 from specsim.errors import InputError
 

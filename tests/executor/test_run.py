@@ -116,7 +116,7 @@ def test_the_disk_is_read_as_the_plans_machine_says(
         made.append(how)
         return Reader(**how)
 
-    monkeypatch.setattr("executor.run.Reader", reader)
+    monkeypatch.setattr("executor.opening.Reader", reader)
     machine = plan.case.machine
     deeper = replace(machine, disk=replace(machine.disk, queue_depth=3, block_bytes=8192))
     run(replace(plan, case=replace(plan.case, machine=deeper)), options(folder, tmp_path / "out"))

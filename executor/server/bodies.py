@@ -1,0 +1,120 @@
+"""What a client sends: the fields of OpenAI's completions and chat completions that are understood, and no others.
+
+Fields that would change the answer in a way that is not built are known by their neutral values, so that clients may
+send these; any other value, and any other field, is refused by name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
+
+import msgspec
+from starlette.requests import Request
+
+from executor.server.errors import ApiError
+
+#: values with which a field asks for nothing
+NEUTRAL: Final[Mapping[str, tuple[object, ...]]] = {
+    "n": (None, 1),
+    "best_of": (None, 1),
+    "presence_penalty": (None, 0),
+    "frequency_penalty": (None, 0),
+    "logit_bias": (None, {}),
+    "logprobs": (None, False),
+    "top_logprobs": (None, 0),
+    "echo": (None, False),
+    "suffix": (None, ""),
+    "tools": (None, []),
+    "tool_choice": (None, "none", "auto"),
+    "response_format": (None, {"type": "text"}),
+}
+
+
+class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    include_usage: bool = False
+
+
+class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What both have. `user` and `store` are taken and mean nothing here."""
+
+    model: str
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    user: str | None = None
+    store: bool | None = None
+    n: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    @property
+    def usage(self) -> bool:
+        """Whether a stream ends with what it has cost."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+
+class CompletionBody(Body, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    prompt: str | list[int | str]
+    best_of: int | None = None
+    echo: bool | None = None
+    suffix: str | None = None
+    logprobs: int | None = None
+
+
+class TextPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="text", tag_field="type"):
+    text: str
+
+
+class ChatMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    role: str
+    content: str | list[TextPart]
+    name: str | None = None
+
+    @property
+    def text(self) -> str:
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+
+class ChatBody(Body, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    messages: list[ChatMessage]
+    max_completion_tokens: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    tools: list[Any] | None = None
+    tool_choice: Any = None
+    response_format: dict[str, Any] | None = None
+
+
+B = TypeVar("B", bound=Body)
+
+
+async def read(request: Request, kind: type[B], limit: int) -> B:
+    """The body of a request, of at most `limit` bytes. Raises ApiError with the field that is wrong."""
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > limit:
+            raise ApiError(413, f"the request is larger than {limit} bytes")
+    try:
+        body = msgspec.json.decode(bytes(data), type=kind)
+    except msgspec.ValidationError as error:
+        found = re.search(r"`\$\.(\w+)|field `(\w+)`", str(error))
+        raise ApiError(400, str(error), param=found and (found[1] or found[2])) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ApiError(400, f"the body is not JSON: {error}") from None
+    for field, neutral in NEUTRAL.items():
+        if (value := getattr(body, field, None)) not in neutral:
+            shown = msgspec.json.encode(value).decode()[:60]
+            raise ApiError(400, f"{field} is {shown}, which is not supported", param=field, code="unsupported_value")
+    return body

@@ -1,0 +1,97 @@
+"""`specsim chat` from a pipe, and the page about it: its commands run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+from click.testing import CliRunner, Result
+
+from specsim.cli.main import main
+from tests.conftest import ROOT
+
+pytest.importorskip("torch", reason="torch is not installed")
+
+PAGE = (ROOT / "docs" / "chat.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL)
+PLAN, CHAT = (line for line in BLOCKS[0].replace("\\\n", " ").splitlines() if line.startswith("specsim"))
+(SERVE,) = (line for line in BLOCKS[1].splitlines() if line.startswith("specsim"))
+
+
+def run(command: str, stdin: str = "") -> Result:
+    words = shlex.split(command.partition(" < ")[0].replace("executor/demo", str(ROOT / "executor" / "demo")))
+    return CliRunner().invoke(main, words[1:], input=stdin)
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("planned")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert run(PLAN).exit_code == 0
+    return folder
+
+
+def test_a_line_is_a_turn_and_nothing_else_is_printed(planned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(planned)
+    done = run(CHAT, "import os\n\ndef main(\n/stats\n/reset\nimport os\n/quit\nnever said\n")
+    assert done.exit_code == 0, done.output
+    first, _, rest = done.stdout.partition("\nturn ")
+    table, _, again = rest.partition("length\n   2 ")[2].partition("\n")
+    assert "has no chat template" in done.stderr
+    assert first.startswith(again.rstrip("\n")), "the same answer to the same first turn"
+    prompt, cached, read = map(int, table.split()[:3])
+    assert prompt == cached + read
+    assert 0 < read < cached
+    assert "never said" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("more", "stdin", "told"),
+    [
+        ("", "/frobnicate\n", "chat: there is no command /frobnicate; /help names them"),
+        ("", "x = 1\n" + "a long line " * 300 + "\n", "tokens, at most 400 are planned for"),
+        ("--top-p 0.5", "", "--top-p: greedy decoding draws nothing"),
+        ("--stop ''", "", "--stop: a stop string is empty"),
+        ("--max-new-tokens 1000", "x\n", "exceed the context of 432"),
+    ],
+)
+def test_in_a_script_a_mistake_is_one_line_and_status_2(
+    planned: Path, monkeypatch: pytest.MonkeyPatch, more: str, stdin: str, told: str
+) -> None:
+    monkeypatch.chdir(planned)
+    done = run(f"{CHAT.partition(' < ')[0]} {more}", stdin)
+    assert told in str(done.exception)
+
+
+def test_what_is_printed_by_help_is_what_there_is(planned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(planned)
+    done = run(CHAT, "/help\n")
+    assert re.findall(r"^  (/\w+)", done.stdout, flags=re.MULTILINE) == ["/stats", "/reset", "/help", "/quit"]
+
+
+def test_the_pages_server_answers_until_it_is_asked_to_end(planned: Path) -> None:
+    """In a process of its own: signals are a process's."""
+    words = shlex.split(SERVE.replace("executor/demo", str(ROOT / "executor" / "demo")).replace("8000", "0"))
+    with subprocess.Popen(
+        [sys.executable, "-m", *words],
+        cwd=planned,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        url = line.split()[4].removesuffix(";")
+        answer = httpx.get(f"{url}/models", timeout=20.0).json()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20.0) == 0
+        assert process.stderr.read() == ""
+    assert [model["id"] for model in answer["data"]] == ["demo"]
