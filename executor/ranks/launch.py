@@ -12,7 +12,7 @@ from executor.outputs import write_whole
 from executor.ranks.assist import assist
 from executor.ranks.cores import keep_to_own
 from executor.ranks.crew import Crew
-from executor.ranks.world import Launch, World
+from executor.ranks.world import Launch, RankError, World
 from executor.run import run
 from specsim.answer import Plan
 from specsim.errors import SpecsimError
@@ -31,13 +31,21 @@ def run_rank(plan: Plan, options: RunOptions) -> RunResult | None:
         options = replace(options, threads=keep_to_own(launch, options.threads))
         with World(launch) as world:
             if launch.rank == 0:
-                with Crew(world) as crew:
-                    return run(plan, options, crew)
+                return _first(plan, options, world)
             assist(plan, options, world)
     except SpecsimError as error:
         _note(error)
         raise
     return None
+
+
+def _first(plan: Plan, options: RunOptions, world: World) -> RunResult:
+    with Crew(world) as crew:
+        try:
+            return run(plan, options, crew)
+        except RankError as error:
+            again = f"torchrun --nproc-per-node {world.local_ranks} -m specsim run --resume {options.out}"
+            raise RankError(f"{error}; go on with: {again}") from None
 
 
 def _note(error: SpecsimError) -> None:

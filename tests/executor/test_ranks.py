@@ -54,8 +54,13 @@ def planned(folder: Path, stages: int, world: World = DISK, **policy: Any) -> Pl
 def launched(folder: Path, plan: Plan, out: str, *options: str) -> subprocess.Popen[str]:
     """`specsim run` of a plan on as many ranks as it has stages."""
     write_plan(plan, folder / f"{out}.yaml")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(plan.decision.policy.stages)]
-    command += ["-m", "specsim", "run", f"{out}.yaml", *OPTIONS, "-o", out, *options]
+    return torchrun(folder, plan.decision.policy.stages, f"{out}.yaml", *OPTIONS, "-o", out, *options)
+
+
+def torchrun(folder: Path, ranks: int, *arguments: str) -> subprocess.Popen[str]:
+    """`specsim run` on so many ranks."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks)]
+    command += ["-m", "specsim", "run", *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
@@ -114,8 +119,21 @@ def test_a_rank_that_is_killed_ends_the_run_and_is_named(folder: Path) -> None:
         process.kill()
     assert process.returncode != 0
     told = [line for line in complaints.splitlines() if line.startswith("specsim:")]
-    assert told == ["specsim: error: rank 1 is gone: its connection was closed"]
+    again = "torchrun --nproc-per-node 2 -m specsim run --resume killed"
+    assert told == [f"specsim: error: rank 1 is gone: its connection was closed; go on with: {again}"]
     expected = alone(folder, planned(folder, 1), "whole")
     kept = outputs(folder / "killed")
-    assert kept
+    assert 0 < len(kept) < len(expected)
     assert all(expected[name] == ids for name, ids in kept.items())
+    resumed = torchrun(folder, 2, "--resume", "killed")
+    _, complaints = resumed.communicate()
+    assert resumed.returncode == 0, complaints
+    assert outputs(folder / "killed") == expected
+
+
+def test_an_error_of_all_ranks_is_told_once(folder: Path) -> None:
+    write_plan(planned(folder, 3), folder / "three.yaml")
+    _, complaints = torchrun(folder, 2, "three.yaml", *OPTIONS, "-o", "three").communicate()
+    told = [line for line in complaints.splitlines() if line.startswith("specsim:")]
+    hint = "start it as torchrun --nproc-per-node 3 -m specsim run ..."
+    assert told == [f"specsim: error: run: the plan has 3 stages, and 2 ranks run; {hint}"]
