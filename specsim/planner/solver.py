@@ -77,16 +77,16 @@ class Program:
         costs = np.zeros(size)
         for coefficient, variable in self._costs:
             costs[variable] += coefficient
-        ends = np.cumsum([0, *map(len, self._rows)])
+        ends = np.cumsum([0, *map(len, self._rows)], dtype=np.int32)  # HiGHS in older SciPy takes no wider indices
         terms = [term for row in self._rows for term in row]
-        data, indices = [c for c, _ in terms], [v for _, v in terms]
+        data, indices = [c for c, _ in terms], np.array([v for _, v in terms], dtype=np.int32)
         matrix = csr_array((data, indices, ends), shape=(len(self._rows), size))
         matrix.sum_duplicates()  # HiGHS takes no variable twice in a row
         found: OptimizeResult = milp(
             costs[columns],
             integrality=np.array(self._whole)[columns] if whole else None,
             bounds=Bounds(0.0, np.array(self._tops)[columns]),
-            constraints=LinearConstraint(matrix[:, columns], self._least, self._most),
+            constraints=LinearConstraint(matrix[:, columns.astype(np.int32)], self._least, self._most),
             options=limits,
         )
         if found.x is None:
