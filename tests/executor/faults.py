@@ -139,14 +139,14 @@ FAULTS: Final = (
     Fault(
         "ram-gone",
         "other programs have taken the RAM since the plan was made",
-        _error("run: needs …; this machine has … left; end other programs, or plan again with --ram …"),
+        _error("run: needs …; this machine has … left; end other programs, or plan …"),
         2,
         "nothing begun",
     ),
     Fault(
         "group-limit",
         "a control group that allows less RAM",
-        _error("run: needs …; the memory control group allows …; raise the limit, or plan again with --ram …"),
+        _error("run: needs …; the memory control group allows …; raise the limit, or plan …"),
         2,
         "nothing begun",
     ),
@@ -173,14 +173,7 @@ FAULTS: Final = (
     ),
     Fault("clock-jumps", "the wall clock jumps by years, there and back", "", 0, "all"),
     Fault("sigint", "SIGINT (Ctrl-C) in mid-run", f"specsim: interrupted; {_RESUME}", 130, "finished"),
-    Fault("sigterm", "SIGTERM in mid-run", f"specsim: terminated; {_RESUME}", 143, "finished"),
-    Fault(
-        "sigterm-hanging",
-        "SIGTERM while the disk hangs",
-        f"specsim: terminated; {_RESUME}",
-        143,
-        "finished",
-    ),
+    Fault("sigterm", "SIGTERM while the disk hangs", f"specsim: terminated; {_RESUME}", 143, "finished"),
     Fault("sigint-twice", "SIGINT twice while the disk hangs", "", -2, "finished"),
     Fault("sigkill", "SIGKILL, as by the kernel when memory is short", "", -9, "finished"),
 )
