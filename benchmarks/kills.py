@@ -1,6 +1,6 @@
 """Runs of the demo pair that are killed at random moments and resumed, again and again, and what that spoils.
 
-    python -m benchmarks.kills [--cycles 200] [--seed 0] [--out FILE.json]
+    python -m benchmarks.kills [--cycles 200] [--seed 0] [--kinds NAMES] [--out FILE.json]
 
 A cycle is a `kill -9` and the resume after it. Four kinds of runs take turns, greedy and sampled, with a model and with
 n-grams as draft: each is begun with `specsim run --resume DIR`, killed at a moment that is uniform over the CPU time
@@ -39,23 +39,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kills", description="Kill, resume, compare.")
     parser.add_argument("--cycles", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", default=",".join(kind.name for kind in KINDS), help="of runs, by name")
     parser.add_argument("--out", type=Path, help="write JSON here")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="specsim-kills-") as name:
         os.environ["SPECSIM_CACHE"] = name  # what runs remember stays here
-        result = _kill(Path(name), options.cycles, random.Random(options.seed))
+        kinds = [kind for kind in KINDS if kind.name in options.kinds.split(",")]
+        result = _kill(Path(name), kinds, options.cycles, random.Random(options.seed))
     print(json.dumps(result, indent=2))
     if options.out is not None:
         options.out.write_text(json.dumps({"seed": options.seed, **result}, indent=2) + "\n", encoding="utf-8")
     sys.exit(result["mismatches"] > 0)
 
 
-def _kill(folder: Path, cycles: int, rng: random.Random) -> dict[str, Any]:
+def _kill(folder: Path, kinds: list[Kind], cycles: int, rng: random.Random) -> dict[str, Any]:
     began = time.monotonic()
-    alone_cpu_s = {kind.name: alone(folder, kind) for kind in KINDS}
+    alone_cpu_s = {kind.name: alone(folder, kind) for kind in kinds}
     found, stages, torn, jobs = Found(), Counter[str](), 0, 0
     while sum(stages.values()) < cycles:
-        kind = KINDS[jobs % len(KINDS)]
+        kind = kinds[jobs % len(kinds)]
         out = folder / "out"
         while not _ends(folder, kind, out, rng.uniform(0, 1.1 * alone_cpu_s[kind.name])):
             stages[stage(out)] += 1
@@ -85,10 +87,10 @@ def _kill(folder: Path, cycles: int, rng: random.Random) -> dict[str, Any]:
 
 def alone(folder: Path, kind: Kind) -> float:
     """Plan, and run undisturbed into `folder`/NAME; the CPU seconds of a second time, when nothing has to be tried."""
+    log = folder / "log"
+    if wait(fork(lambda: kind.write_plan(folder), log)) != 0:
+        raise RuntimeError(f"{kind.name}: {log.read_text()}")
     for out in (folder / "first", folder / kind.name):
-        log = folder / "log"
-        if wait(fork(lambda: kind.write_plan(folder), log)) != 0:
-            raise RuntimeError(f"{kind.name}: {log.read_text()}")
         before = os.times()
         if wait(start([*kind.command(folder), "-o", str(out)], log)) != 0:
             raise RuntimeError(f"{kind.name}: {log.read_text()}")
