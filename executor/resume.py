@@ -13,13 +13,14 @@ import msgspec
 from executor.detokenizer import Decode
 from executor.identity import differences
 from executor.journal import Asked, Journal, read_begun
-from executor.metrics import Earlier
+from executor.metrics import METRICS, Earlier
 from executor.options import RunOptions
 from executor.outputs import Output, OutputWriter
 from executor.requests import Generation, Request
 from specsim.answer import Plan
 from specsim.errors import InputError
 from specsim.planfile import from_dict
+from specsim.validation.record import TRACE
 
 #: differences that are told
 _TOLD: Final = 4
@@ -62,6 +63,7 @@ def open_outputs(
         told = "; ".join(found[:_TOLD] + ([f"and {len(found) - _TOLD} more"] if len(found) > _TOLD else []))
         hint = "go on with what it was begun with, or choose another -o"
         raise InputError(f"is not the run that was begun here: {told}", where=str(options.out), hint=hint)
+    _remove_drafts(options.out)
     return _restore(journal, requests, options.out, decode)
 
 
@@ -101,6 +103,13 @@ def _restore(
     earlier = Earlier(writer.written, sum(map(len, journal.committed.values())))
     journal.committed.clear()  # what is still needed is in the requests
     return writer, left, earlier
+
+
+def _remove_drafts(out: Path) -> None:
+    """Of the files that are written as a whole, those that the end cut off."""
+    for name in (METRICS, TRACE):
+        for draft in out.glob(f".{name}.*"):
+            draft.unlink(missing_ok=True)
 
 
 def _generation(journal: Journal, request: Request, decode: Decode | None) -> Generation:

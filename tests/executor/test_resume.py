@@ -132,12 +132,15 @@ def test_a_run_that_dies_after_its_last_token_has_its_metrics_when_resumed(folde
     whole = run(plan, options(folder, tmp_path / "out", plan))
     journal = tmp_path / "out/journal.jsonl"
     journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:-1]))
-    (tmp_path / "out/metrics.json").unlink()
+    (tmp_path / "out/metrics.json").rename(tmp_path / "out/.metrics.json.4711")  # killed just before it was in place
+    (tmp_path / "out/trace.json").rename(tmp_path / "out/.trace.json.4711")
     result = run(plan, options(folder, tmp_path / "out", plan, resume=True))
     assert result.metrics.earlier is not None
     assert (result.metrics.requests, result.metrics.useful_tokens) == (0, 0)
     assert result.metrics.earlier.tokens == whole.metrics.useful_tokens
     assert json.loads((tmp_path / "out/metrics.json").read_text())["earlier"]["requests"] == REQUESTS
+    left = {"journal.jsonl", "outputs.jsonl", "metrics.json", "trace.json"}
+    assert {file.name for file in (tmp_path / "out").iterdir()} == left
 
 
 def test_a_request_longer_than_what_may_join_a_pass_joins_it_alone(
