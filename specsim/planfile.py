@@ -112,7 +112,10 @@ def to_dict(plan: Plan) -> dict[str, Any]:
         search=plan.search,
         provenance=plan.provenance,
     )
-    return dict(msgspec.to_builtins(file))
+    written = dict(msgspec.to_builtins(file))
+    if decision.policy.devices == 1:  # as ever, so that earlier versions read it too
+        del written["policy"]["stages"], written["policy"]["tensor"]
+    return written
 
 
 def from_dict(data: Any, where: str) -> Plan:

@@ -9,7 +9,7 @@ import msgspec
 from specsim.acceptance import Acceptance
 from specsim.case import Case
 from specsim.decision import Decision
-from specsim.planner.candidates import Candidate, Fixed
+from specsim.planner.candidates import Candidate, Fixed, like
 from specsim.planner.evaluate import Evaluator
 from specsim.planner.layouts import search_all
 from specsim.planner.replan import ENDS, REPLAN, Carried, carry, replan, together
@@ -63,11 +63,12 @@ def follow(first: Start, case: Case, *, speculate: bool = False, thorough: bool 
 
 def plan_anew(case: Case, kept: Candidate | None = None, *, speculate: bool = False) -> Found | None:
     """The best plan that a search with smaller limits finds, that with the policy `kept` among them, or the best that
-    speculates; None where nothing fits."""
+    speculates; None where nothing fits. Of several devices those are used that `kept` uses, in the same stages."""
     placements, simulations = REPLAN
-    result = search_all(case, Fixed(), None, placements, simulations, speculate=speculate, survey=False)
-    found = list(result.found)
     able = kept is not None and kept.policy.devices <= case.machine.devices
+    fixed = like(Fixed(), kept) if kept is not None and able and case.machine.devices > 1 else Fixed()
+    result = search_all(case, fixed, None, placements, simulations, speculate=speculate, survey=False)
+    found = list(result.found)
     if kept is not None and able and (case.acceptance is not None if kept.policy.gamma else not speculate):
         evaluator = Evaluator(case, Fixed())
         placed = evaluator.place(kept)

@@ -1,0 +1,122 @@
+"""Plans over several devices: what fits, what bounds them, and that more devices are never worse."""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from specsim import machines
+from specsim.acceptance import Acceptance
+from specsim.answer import Plan
+from specsim.case import Case
+from specsim.errors import InputError
+from specsim.memory import peak_items, shortfall, stage_items, totals
+from specsim.model import FeedForward
+from specsim.planfile import from_dict, to_dict
+from specsim.planner.candidates import Fixed
+from specsim.planner.evaluate import Evaluator
+from specsim.planner.layouts import layouts, search_all
+from specsim.planner.plan import make_plan
+from specsim.planner.search import Search, SearchResult
+from specsim.simulator.job import simulate_job
+from specsim.stages import stages
+from specsim.units import MiB
+from specsim.workload import Workload
+from tests.specsim import worlds
+
+TARGET = worlds.decoder("target", 8, 1024, FeedForward(4096))
+DRAFT = worlds.decoder("draft", 2, 256, FeedForward(512))
+WORK = Workload("work", "work", 32, 32, 32, 8, 8)
+SEARCH = (5, 1)
+QUICK: dict[str, Any] = {"gamma": 2, "refill": False}
+
+
+def case(devices: int, *, bare: bool = False) -> Case:
+    """Devices of which none holds the target's 280 MB: cards on a host that does, or machines with less RAM."""
+    many: dict[str, Any] = {"devices": devices} if devices > 1 else {}
+    if bare:
+        many |= {"peer": 1.2e9} if devices > 1 else {}
+        on = machines.assemble(host="desktop-ddr5-64g", ram=160 * MiB, **many)
+    else:
+        on = machines.assemble(gpu="rtx4090", vram=160 * MiB, **many)
+    return Case(on, TARGET, WORK, DRAFT, Acceptance.constant(0.8, "assumed", "tests"))
+
+
+@cache
+def found(bare: bool, devices: int) -> SearchResult:
+    return search_all(case(devices, bare=bare), Fixed(**QUICK), None, *SEARCH, survey=False)
+
+
+@cache
+def over_two() -> Plan:
+    return make_plan(case(2), Fixed(**QUICK, stages=2, tensor=1, strategy="interleaved", batch=2))
+
+
+@pytest.mark.parametrize("bare", [False, True])
+def test_more_devices_are_never_slower_when_planned_anew(bare: bool) -> None:
+    rates = [found(bare, devices).found[0].tokens_per_second for devices in (1, 2, 3)]
+    assert all(more >= 0.99 * fewer for fewer, more in pairwise(rates))
+    assert rates[-1] > rates[0]
+
+
+@pytest.mark.parametrize("bare", [False, True])
+def test_what_is_found_fits_every_device_and_is_within_its_bound(bare: bool) -> None:
+    asked = case(3, bare=bare)
+    result = found(bare, 3)
+    evaluator = Evaluator(asked)
+    for f in result.found:
+        assert shortfall(asked.machine.budgets(), peak_items(asked, f.decision)) is None
+        assert evaluator.bound_seconds(f.candidate) <= simulate_job(asked, f.decision, grid=1.0001).makespan_s * 1.001
+    assert {f.decision.policy.devices for f in result.found} > {1}
+
+
+def test_one_device_is_searched_as_ever() -> None:
+    asked = case(1)
+    alone, result = Search(asked, Fixed(**QUICK), None, *SEARCH, survey=False).run(), found(False, 1)
+    assert [f.decision for f in result.found] == [f.decision for f in alone.found]
+
+
+def test_the_fullest_device_counts_and_of_what_is_shared_the_sum() -> None:
+    asked = case(2)
+    fixed = Fixed(**QUICK, stages=2, tensor=1, strategy="serial", batch=2)
+    decision = Search(asked, fixed, None, *SEARCH).run().found[0].decision
+    both = [totals(stage_items(stage, decision)) for stage in stages(asked, decision.policy)]
+    peaks = totals(peak_items(asked, decision))
+    for phase in ("prefill", "decode"):
+        assert peaks[phase]["vram"] == max(one[phase]["vram"] for one in both)
+        processes = asked.machine.host.process_bytes
+        assert peaks[phase]["ram"] == pytest.approx(sum(one[phase]["ram"] for one in both) + processes)
+
+
+def test_a_plan_over_devices_reads_back_as_it_was_written() -> None:
+    plan = over_two()
+    assert plan.decision.policy.batches == 3
+    assert from_dict(to_dict(plan), "plan").decision == plan.decision
+    assert "gpu@1" in plan.predicted.utilisation
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        ({"stages": 3}, "stages x policy.tensor is 3"),
+        ({"batches": 1}, "has 2 to 26 in flight"),
+        ({"tensor": 0}, "1 or"),
+    ],
+)
+def test_a_plan_that_the_devices_cannot_run_is_refused(policy: dict[str, int], said: str) -> None:
+    written = to_dict(over_two())
+    written["policy"] |= policy
+    with pytest.raises(InputError, match=said):
+        from_dict(written, "plan")
+
+
+def test_layouts_are_those_that_the_devices_and_the_model_allow() -> None:
+    asked = case(4)
+    cut = [(on.stages, on.tensor) for on in layouts(asked, Fixed())]
+    assert cut == [(1, 1), (1, 2), (1, 4), (2, 1), (2, 2), (3, 1), (4, 1)]
+    assert [(on.stages, on.tensor) for on in layouts(asked, Fixed(tensor=2))] == [(1, 2), (2, 2)]
+    with pytest.raises(InputError, match="cannot be cut into 5 stages"):
+        list(layouts(asked, Fixed(stages=5)))
