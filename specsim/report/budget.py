@@ -5,6 +5,8 @@ matplotlib takes long to load, so nothing imports this module at start-up.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -16,7 +18,7 @@ from specsim.memory import PHASES, peak_items, totals
 from specsim.planner.anew import rate_of
 from specsim.planner.search import Found
 from specsim.report.memory import COLOURS, grouped
-from specsim.report.style import GRID, INK, PALETTE, PAPER, PLAIN, heading, heading_inches, legend, new_figure, quiet
+from specsim.report.style import GRID, INK, PALETTE, PLAIN, heading, heading_inches, legend, new_figure, quiet
 from specsim.units import show
 from specsim.whatif.budget import MemoryCurve, Point
 from specsim.whatif.knee import keeps, knee, pays_from, sentence
@@ -38,8 +40,8 @@ def draw(found: MemoryCurve) -> Figure:
     low = (_LEGEND + _BELOW) / height
     held = figure.add_axes((left, low, width, _HELD / height))
     curve = figure.add_axes((left, low + (_HELD + _BETWEEN) / height, width, _CURVE / height), sharex=held)
-    _curves(curve, found)
     groups = _held(held, found)
+    _curves(curve, found)
     heading(figure, f"What memory is worth: {found.case.target.name} on {found.case.machine.name}", subtitle)
     legend(figure, groups)
     return figure
@@ -60,15 +62,16 @@ def _curves(axes: Axes, found: MemoryCurve) -> None:
     _mark(axes, "knee", knee(found), 0.04)
     _mark(axes, "still pays", pays_from(found), 0.12)
     _mark(axes, f"keeps {found.keep:.0%}", keeps(found), 0.20)
-    axes.legend(fontsize=9.5, labelcolor=INK, loc="lower right", facecolor=PAPER, edgecolor="none", framealpha=1)
+    axes.legend(fontsize=9.5, labelcolor=INK, loc="upper left", frameon=False)
 
 
 def _mark(axes: Axes, text: str, point: Point | None, up: float) -> None:
     """A line at a budget, and beside it what it is, `up` a share of the height."""
     if point is not None:
         axes.axvline(point.budget_bytes, color=INK, linewidth=0.8, linestyle=(0, (2, 2)))
-        at = axes.get_xaxis_transform()
-        axes.text(point.budget_bytes, up, f" {text}", transform=at, size=8.5, color=INK, va="bottom")
+        at, low, high = axes.get_xaxis_transform(), *axes.get_xlim()
+        side = "left" if point.budget_bytes < math.sqrt(low * high) else "right"  # of the line, as there is room
+        axes.text(point.budget_bytes, up, f" {text} ", transform=at, size=8.5, color=INK, va="bottom", ha=side)
 
 
 def _held(axes: Axes, found: MemoryCurve) -> list[Artist]:
@@ -84,7 +87,7 @@ def _held(axes: Axes, found: MemoryCurve) -> list[Artist]:
             axes.fill_between(budgets, base, base + sizes, color=colour, linewidth=0, step="mid")
             base += sizes
     ends = [point.budget_bytes for point in found.points]
-    axes.plot(ends, ends, color=INK, linewidth=1.2)
+    axes.plot(ends, ends, color=INK, linewidth=1.2, drawstyle="steps-mid")
     axes.set_xscale("log")
     axes.set_xlim(0.97 * min(ends), 1.03 * max(ends))
     axes.set_ylim(0, 1.03 * max(ends))
