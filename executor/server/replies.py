@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from secrets import token_hex
 from typing import Any, Final
 
@@ -47,7 +47,7 @@ class Answer:
     style: Style
     model: str
     id: str = field(init=False)
-    created: int = field(default_factory=lambda: int(time.time()))
+    created: int = field(default_factory=lambda: int(datetime.now(UTC).timestamp()))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "id", f"{self.style.prefix}-{token_hex(12)}")

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import msgspec
 
-from executor.opening import Opened
+from executor.opening import Opened, memory_told
 from executor.process import keep_heap_small
 from executor.service.service import Service
 
@@ -21,5 +21,5 @@ def open_service(opened: Opened, queue: int, *, keep: bool = True) -> Iterator[S
     opened = replace(opened, plan=replace(plan, decision=msgspec.structs.replace(plan.decision, tails=())))
     keep_heap_small()
     opened.check_room()
-    with opened.load(spans=0) as job, Service(job, queue, keep=keep) as service:
+    with memory_told(), opened.load(spans=0) as job, Service(job, queue, keep=keep) as service:
         yield service

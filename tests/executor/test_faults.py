@@ -149,7 +149,7 @@ class Scene:
 
     def beside(self, card: str, free: float) -> None:
         """A machine with a GPU, as torch would tell."""
-        self.patch.setattr("executor.run.devices_for", lambda *_, **__: Devices("gpu", torch.device("cuda", 0)))
+        self.patch.setattr("executor.opening.devices_for", lambda *_, **__: Devices("gpu", torch.device("cuda", 0)))
         self.patch.setattr(torch.cuda, "get_device_name", lambda device: card)
         self.patch.setattr(torch.cuda, "mem_get_info", lambda device: (int(free), int(free)))
 

@@ -51,12 +51,13 @@ def alone(pair: Pair, requests: list[Request]) -> list[list[int]]:
     [
         {"strategy": "serial"},
         {"strategy": "serial", "refill": False},
+        {"strategy": "merged", "batch": 4, "kv_positions": 160},
         {"strategy": "merged"},
         {"strategy": "interleaved"},
         {"strategy": "interleaved", "world": World(gpu=True, kv="ram")},
         {"strategy": "serial", "world": World(gpu=True, processor="cpu")},
     ],
-    ids=["serial", "waves", "merged", "interleaved", "visiting caches", "cpu attention"],
+    ids=["serial", "waves", "short of places", "merged", "interleaved", "visiting caches", "cpu attention"],
 )
 def test_requests_that_come_at_any_time_get_the_tokens_of_a_run(pair: Pair, how: dict[str, Any]) -> None:
     """Some at once, some while others are in flight, some when all is idle: any round may be joined or be the last."""
