@@ -139,3 +139,18 @@ def test_caches_of_different_arenas_do_not_attend_together() -> None:
     segments, caches = [Segment(0, 1, 0), Segment(1, 1, 0)], [alone(arch, 6), alone(arch, 6)]
     with pytest.raises(ValueError, match=r"^caches of different arenas attend together$"):
         Batch(arch, EXACT, segments, caches, torch.device("cpu"))
+
+
+def test_a_cache_that_shrinks_keeps_its_first_places_and_gives_back_the_others() -> None:
+    kv = arena(10)
+    first, between, cache = kv.take(2), kv.take(3), kv.take(5)
+    kv.give_back(first)
+    kv.grow(cache, 2)  # which are not its neighbours
+    assert cache.places.tolist() == [5, 6, 7, 8, 9, 0, 1]
+    kv.shrink(cache, 6)
+    assert (cache.places.tolist(), kv.pool.free) == ([5, 6, 7, 8, 9, 0], 1)
+    kv.shrink(cache, 3)
+    assert (cache.runs, kv.pool.free) == ((range(5, 8),), 4)
+    kv.give_back(cache)
+    kv.give_back(between)
+    assert kv.pool.free == 10

@@ -290,3 +290,16 @@ def test_after_an_error_that_was_dealt_with_other_tasks_go_on() -> None:
         assert engine.timeline().preds == ((), (), (1,))
         assert engine.moved == {"disk": 14, "cpu": 7}
     assert ran == ["good", "again", "last"]
+
+
+def test_tasks_that_have_ended_are_let_go_but_for_the_first_and_others_may_depend_on_them() -> None:
+    with Engine(spans=2) as engine:
+        for number in range(50):
+            engine.submit([task(str(number), "cpu", *range(max(0, number - 3), number))], [lambda: 0])
+            engine.wait([number])
+        assert len(engine._runs._held) == 2
+        engine.submit([task("50", "disk", 0, 10, 49)], [lambda: 5])
+        engine.wait([10, 50])
+        engine.drain()
+        assert [span.name for span in engine.timeline().spans] == ["0", "1"]
+        assert engine.moved == {"cpu": 0, "disk": 5}

@@ -57,3 +57,13 @@ def test_a_task_says_which_slot_it_fills() -> None:
     b.add("verify.0/A/L00/load_attention", slot=b.rings().ring.slot, **options)
     b.add("verify.0/A/L00/attention", **options)
     assert [task.slot for task in b.graph().tasks] == [("ring", 0), None]
+
+
+def test_tasks_that_are_taken_off_keep_their_numbers() -> None:
+    b = Builder(ring_slots=2)
+    first = b.add("verify.0/A/head/logits", "cpu", "head", ())
+    b.round_ends += [(first,), (first,)]
+    assert [task.name for task in b.take()] == ["verify.0/A/head/logits"]
+    assert b.add("verify.1/A/head/logits", "cpu", "head", (), (first,)) == 1
+    assert [task.deps for task in b.take()] == [(0,)]
+    assert (b.take(), b.round_ends) == ([], [(0,)])
