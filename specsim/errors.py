@@ -33,7 +33,11 @@ class InputError(SpecsimError):
 def _line(text: str) -> str:
     """`text` on one line that a terminal shows and does not obey, cut where it is long: much of it is from files."""
     text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def _shown(character: str) -> str:
+    return character if character.isprintable() else " " if character in "\n\r\t" else ascii(character)[1:-1]
 
 
 class UnitError(InputError):

@@ -59,6 +59,6 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
 def test_a_message_is_one_printable_line_whatever_a_file_says() -> None:
     error = InputError("a\nb\x1b[2J\u2028\ud800" + "x" * 100_000, where="p\r", hint="h\x07")
     assert str(error).isprintable()
-    assert str(error).startswith("p\\r: a\\nb\\x1b[2J\\u2028\\ud800xxx")
+    assert str(error).startswith("p : a b\\x1b[2J\\u2028\\ud800xxx")
     assert str(error).endswith("x...; h\\x07")
     assert len(str(error)) < 2100
