@@ -16,6 +16,7 @@ END: Final = "<!-- end of table -->\n"
 KEPT: Final = {
     "all": "every output, the same tokens",
     "nothing begun": "nothing was begun, no file was made",
+    "begun": "nothing had finished; `--resume` gives every output, the same tokens",
     "finished": "finished outputs; `--resume` gives the rest, the same tokens",
     "outputs": "every output; `--resume` writes what is missing",
 }
@@ -50,7 +51,7 @@ FAULTS: Final = (
         "EIO while weights are loaded",
         _error("…: cannot read it at byte …: Input/output error"),
         2,
-        "finished",
+        "begun",
     ),
     Fault(
         "eio-streaming",
@@ -73,7 +74,7 @@ FAULTS: Final = (
         "a disk that hangs while weights are loaded",
         _error("run: loading has read nothing for … s: does the disk hang?"),
         2,
-        "finished",
+        "begun",
     ),
     Fault("stalled-streaming", "a disk that hangs in mid-run", _error(_HANGS), 2, "finished"),
     Fault(
@@ -89,7 +90,7 @@ FAULTS: Final = (
         "no more threads for the run itself",
         _error("run: cannot start the thread …; raise the limit on processes and threads (ulimit -u), or end other…"),
         2,
-        "finished",
+        "begun",
     ),
     Fault(
         "full-outputs",
@@ -135,7 +136,7 @@ FAULTS: Final = (
         2,
         "finished",
     ),
-    Fault("loading-memory", "no memory for the weights", _error(f"run: out of memory; {_MEMORY}"), 2, "finished"),
+    Fault("loading-memory", "no memory for the weights", _error(f"run: out of memory; {_MEMORY}"), 2, "begun"),
     Fault(
         "ram-gone",
         "other programs have taken the RAM since the plan was made",
@@ -175,7 +176,8 @@ FAULTS: Final = (
     Fault("sigint", "SIGINT (Ctrl-C) in mid-run", f"specsim: interrupted; {_RESUME}", 130, "finished"),
     Fault("sigterm", "SIGTERM while the disk hangs", f"specsim: terminated; {_RESUME}", 143, "finished"),
     Fault("sigint-twice", "SIGINT twice while the disk hangs", "", -2, "finished"),
-    Fault("sigkill", "SIGKILL, as by the kernel when memory is short", "", -9, "finished"),
+    Fault("sigkill", "SIGKILL in mid-run", "", -9, "finished"),
+    Fault("group-kill", "more RAM taken than a control group allows", "", -9, "finished"),
 )
 
 

@@ -292,6 +292,10 @@ def check(fault: Fault, status: int, told: str, out: Path, expected: dict[str, l
     assert found == {name: expected[name] for name in found}
     if fault.kept in ("all", "outputs"):
         assert found == expected
+    if fault.kept == "begun":
+        assert found == {}
+    if fault.kept == "finished":
+        assert AT_ONCE <= len(found) < REQUESTS
     if fault.kept == "nothing begun":
         assert not out.exists()
     elif fault.kept != "all":
@@ -331,23 +335,27 @@ def write(self, output):
     count.append(output)
 def read(*given):
     if len(count) >= 2:
-        threading.Event().wait(WAIT)
+        {then}
     return real_read(*given)
 OutputWriter.write, os.preadv = write, read
 sys.exit(command())
 """
+SLOW, HANGS, HOGS = "threading.Event().wait(0.3)", "threading.Event().wait()", "hog = b'x' * 2**31"
+
+
+def begin(folder: Path, scene: Scene, then: str, *inside: str) -> subprocess.Popen[str]:
+    """The run, which does something at each read once there are outputs, as a process `inside` of another command."""
+    command = [*inside, sys.executable, "-c", SLOWED.format(then=then), *arguments(folder, scene)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, cwd=scene.out.parent, env=environment, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize("scene", SIGNALS, indirect=True, ids=str)
 def test_a_signal_ends_as_the_table_says(
     scene: Scene, request: pytest.FixtureRequest, folder: Path, expected: dict[str, list[int]]
 ) -> None:
-    """Of a process of its own, whose disk hangs, or is so slow that the run goes on for long."""
     name = request.node.callspec.params["scene"]
-    wait = "None" if "hangs" in ALL[name].what else "0.3"
-    command = [sys.executable, "-c", SLOWED.replace("WAIT", wait), *arguments(folder, scene)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    running = subprocess.Popen(command, cwd=scene.out.parent, env=environment, stderr=subprocess.PIPE, text=True)
+    running = begin(folder, scene, HANGS if "hangs" in ALL[name].what else SLOW)
     try:
         while len(outputs(scene.out)) < AT_ONCE and running.poll() is None:
             time.sleep(0.05)
@@ -362,8 +370,26 @@ def test_a_signal_ends_as_the_table_says(
     check(ALL[name], running.returncode, told, scene.out, expected)
 
 
+@pytest.mark.parametrize("scene", ["group-kill"], indirect=True, ids=str)
+def test_a_run_that_its_control_group_kills_is_completed(
+    scene: Scene, group: Path, folder: Path, expected: dict[str, list[int]]
+) -> None:
+    limit = group / "memory.limit_in_bytes"
+    (limit if limit.exists() else group / "memory.max").write_text(str(int(GiB)))
+    swap = group / "memory.swap.max"
+    if swap.exists():
+        swap.write_text("0")
+    enter = ["sh", "-c", f'echo $$ > {group}/cgroup.procs; exec "$@"', "sh"]
+    running = begin(folder, scene, HOGS, *enter)
+    try:
+        told = running.communicate(timeout=120)[1]
+    finally:
+        running.kill()
+    check(ALL["group-kill"], running.returncode, told, scene.out, expected)
+
+
 def test_every_row_of_the_table_is_injected() -> None:
-    assert [fault.name for fault in FAULTS] == [*INJECTIONS, *SIGNALS]
+    assert [fault.name for fault in FAULTS] == [*INJECTIONS, *SIGNALS, "group-kill"]
 
 
 def test_the_page_has_the_table() -> None:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,24 +90,6 @@ def test_a_fresh_process_and_what_grows_are_its_share() -> None:
     assert share is not None
     assert GROWTH_BYTES + 50 * MiB < share < 8 * GiB
     assert share % MiB == 0
-
-
-@pytest.fixture
-def group() -> Iterator[Path]:
-    """A memory control group of its own, where this process may make one."""
-    base = Path("/sys/fs/cgroup")
-    top = base / "memory" if (base / "memory/cgroup.procs").exists() else base
-    made = top / f"specsim-test-{os.getpid()}"
-    try:
-        made.mkdir()
-    except OSError as error:
-        pytest.skip(f"cannot make a memory control group: {error.strerror}")
-    try:
-        if not any((made / name).exists() for name in ("memory.max", "memory.limit_in_bytes")):
-            pytest.skip("the control groups here do not limit memory")
-        yield made
-    finally:
-        made.rmdir()
 
 
 @pytest.mark.slow
