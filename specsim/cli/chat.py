@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import click
 
+from specsim.cli.process import hear_again
 from specsim.cli.running import (
     check_sampling,
     machine_options,
@@ -17,7 +18,7 @@ from specsim.cli.running import (
     sampling_options,
 )
 from specsim.cli.tables import render
-from specsim.errors import InputError
+from specsim.errors import InputError, Terminated
 from specsim.planfile import read_plan
 from specsim.runtime import executor
 from specsim.units import show
@@ -112,10 +113,11 @@ def _answer(conversation: Any, line: str) -> None:
         for piece in answer:
             sys.stdout.write(piece)
             sys.stdout.flush()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as end:
         answer.close()
-        if not sys.stdin.isatty():
+        if isinstance(end, Terminated) or not sys.stdin.isatty():
             raise
+        hear_again()
     click.echo()
 
 

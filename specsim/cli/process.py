@@ -32,6 +32,12 @@ def hear_signals() -> None:
             signal.signal(number, _end)
 
 
+def hear_again() -> None:
+    """After an interrupt that has ended less than the command: the next one counts as the first."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as `_end` has left it
+        hear_signals()
+
+
 def _end(number: int, frame: FrameType | None) -> None:
     for each in _ENDING:
         signal.signal(each, signal.SIG_DFL)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 from click.testing import CliRunner, Result
 
+from specsim.cli import chat
 from specsim.cli.main import main
+from specsim.errors import Terminated
 from tests.conftest import ROOT
 
 pytest.importorskip("torch", reason="torch is not installed")
@@ -95,3 +100,38 @@ def test_the_pages_server_answers_until_it_is_asked_to_end(planned: Path) -> Non
         assert process.wait(timeout=20.0) == 0
         assert process.stderr.read() == ""
     assert [model["id"] for model in answer["data"]] == ["demo"]
+
+
+class Interrupted:
+    """A conversation whose answer is interrupted after its first piece."""
+
+    def __init__(self, end: BaseException) -> None:
+        self.end = end
+        self.closed = False
+
+    def say(self, text: str) -> Iterator[str]:
+        try:
+            yield "begun"
+            raise self.end
+        finally:
+            self.closed = True
+
+
+@pytest.mark.parametrize(
+    ("end", "terminal", "goes_on"),
+    [(KeyboardInterrupt(), True, True), (KeyboardInterrupt(), False, False), (Terminated(), True, False)],
+    ids=["interrupt on a terminal", "in a script", "terminated"],
+)
+def test_an_interrupt_ends_an_answer_on_a_terminal_and_all_in_a_script(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    end: BaseException,
+    terminal: bool,
+    goes_on: bool,
+) -> None:
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: terminal))
+    talk = Interrupted(end)
+    with contextlib.nullcontext() if goes_on else pytest.raises(type(end)):
+        chat._answer(talk, "hello")
+    assert talk.closed
+    assert capsys.readouterr().out == ("begun\n" if goes_on else "begun")
