@@ -106,17 +106,16 @@ def turns(serving: Service, count: int, sampling: Sampling) -> tuple[list[list[i
     return answers, reused
 
 
-@pytest.mark.parametrize("sampling", [Sampling(), WARM], ids=["greedy", "sampled"])
 @pytest.mark.parametrize(
-    "how",
+    ("how", "sampling"),
     [
-        {},
-        {"draft": None},
-        {"draft": None, "gamma": 0},
-        {"refill": False, "strategy": "interleaved"},
-        {"draft_policy": DraftPolicy("cpu", "none", 2)},
-        {"world": World(gpu=True, kv="ram"), "draft_policy": DraftPolicy("gpu", "ram", 2)},
-        {"world": World(gpu=True, processor="cpu+projections")},
+        ({}, WARM),
+        ({"draft": None}, WARM),
+        ({"draft": None, "gamma": 0}, Sampling()),
+        ({"refill": False, "strategy": "interleaved"}, Sampling()),
+        ({"draft_policy": DraftPolicy("cpu", "none", 2)}, WARM),
+        ({"world": World(gpu=True, kv="ram"), "draft_policy": DraftPolicy("gpu", "ram", 2)}, WARM),
+        ({"world": World(gpu=True, processor="cpu+projections")}, Sampling()),
     ],
     ids=["model", "ngram", "plain", "interleaved", "forgetful draft", "visiting caches", "cpu attention"],
 )
