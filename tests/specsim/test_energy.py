@@ -39,6 +39,16 @@ def test_a_machine_without_a_gpu_has_no_gpu_that_draws() -> None:
     assert set(energy_of(stories.machine(bare=True), {}, 1.0, 1).watts) == {"rest", "cpu", "dram", "disk", "supply"}
 
 
+def test_every_device_draws_and_every_node_once() -> None:
+    """Two GPUs, one busy half of the time and one all of it, on one host."""
+    machine = replace(stories.machine(), devices=2, node_devices=2)
+    assert machine.gpu is not None
+    machine = replace(machine, gpu=replace(machine.gpu, idle_share=0.1))
+    watts = energy_of(machine, {"gpu": 5.0, "gpu@1": 10.0}, seconds=10.0, tokens=1).watts
+    assert watts["gpu"] == pytest.approx(200 * (1.5 + 0.5 * 0.1))
+    assert watts["rest"] == machine.host.rest_watts
+
+
 def test_a_million_tokens_cost_their_electricity_and_their_share_of_the_hardware() -> None:
     energy = Energy({"gpu": 360.0}, seconds=100.0, tokens=1000)  # 36 J a token, 10 tokens/s
     assert cost_per_million(energy, Tariff()) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -21,6 +22,7 @@ from specsim.planner.evaluate import Evaluator
 from specsim.planner.layouts import layouts, search_all
 from specsim.planner.plan import make_plan
 from specsim.planner.search import Search, SearchResult
+from specsim.report.sections import decisions
 from specsim.simulator.job import simulate_job
 from specsim.stages import stages
 from specsim.units import MiB
@@ -120,3 +122,11 @@ def test_layouts_are_those_that_the_devices_and_the_model_allow() -> None:
     assert [(on.stages, on.tensor) for on in layouts(asked, Fixed(tensor=2))] == [(1, 2), (2, 2)]
     with pytest.raises(InputError, match="cannot be cut into 5 stages"):
         list(layouts(asked, Fixed(stages=5)))
+
+
+def test_a_plan_says_how_its_devices_are_used_and_what_like_ones_wait_for() -> None:
+    plan = over_two()
+    said = dict(decisions(plan))
+    assert said["devices"] == "2 of 2: 2 stages (2 of 4 layers)"
+    assert re.search(r"gpu \d+% to \d+%", said["busy"])
+    assert "@" not in plan.predicted.bottleneck

@@ -52,6 +52,11 @@ def test_streams_come_in_drawing_order() -> None:
     assert streams(Timeline(tuple(spans))) == ["gpu", "gpu.draft", "h2d", "disk", "nvlink"]
 
 
+def test_streams_are_drawn_device_by_device() -> None:
+    spans = [Span("x", stream, "ffn", 0.0, 1.0) for stream in ("gpu@2", "peer", "h2d@2", "gpu", "gpu@10")]
+    assert streams(Timeline(tuple(spans))) == ["gpu", "peer", "gpu@2", "h2d@2", "gpu@10"]
+
+
 def test_two_streams_of_one_resource_are_busy_once() -> None:
     assert busy_seconds(SLOT) == {"gpu": 6.0, "h2d": 4.0}
     assert utilisation(SLOT) == {"gpu": 0.75, "h2d": 0.5}
