@@ -79,8 +79,8 @@ def alone(folder: Path, plan: Plan, out: str, **options: Any) -> dict[str, list[
 
 
 def test_two_ranks_give_the_tokens_of_one(folder: Path) -> None:
-    """Sampled, with places that are refilled, and with a second wave of what the first had no place for."""
-    plan = planned(folder, 2, world=World(attention="disk"), refill=False)
+    """Sampled, in two waves, with caches that have not room enough for all in flight: who has to wait is restored."""
+    plan = planned(folder, 2, world=World(attention="disk"), refill=False, kv_positions=110)
     process = launched(folder, plan, "two", *SAMPLED, "--format", "json")
     told, complaints = process.communicate()
     assert process.returncode == 0, complaints
