@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from executor.options import RunOptions, RunResult
 from executor.outputs import write_whole
@@ -52,4 +52,4 @@ def _note(error: SpecsimError) -> None:
     """Leave the error where torchrun looks for what its own last lines say of this rank."""
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if path is not None:
-        write_whole(path, json.dumps({"message": str(error), "timestamp": int(time.time())}))
+        write_whole(path, json.dumps({"message": str(error), "timestamp": int(datetime.now(UTC).timestamp())}))

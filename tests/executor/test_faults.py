@@ -43,6 +43,8 @@ from tests.executor.runs import World
 
 ROOT = Path(__file__).parents[2]
 REQUESTS, NEW, AT_ONCE = 5, 6, 2
+#: how lines of outputs.jsonl and of the journal begin
+OUTPUT, RECORD = rb'\{"id"', rb"[0-9a-f]{8} "
 ALL = {fault.name: fault for fault in FAULTS}
 
 
@@ -117,13 +119,17 @@ class Scene:
 
         self.patch.setattr(Path, method, write)
 
-    def full_lines(self, begin: bytes, most: int) -> None:
-        """A disk that takes `most` lines that begin so."""
-        real, count = os.write, itertools.count(1)
+    def full_lines(self, begin: bytes, after: bytes, most: int) -> None:
+        """A disk that takes no line that begins so, once it has taken `most` that begin as those `after` which it fills
+        up."""
+        real, taken = os.write, 0
 
         def write(file: int, data: Any) -> int:
-            if re.match(begin, bytes(data[:10])) and next(count) > most:
+            nonlocal taken
+            first = bytes(data[:10])
+            if re.match(begin, first) and taken >= most:
                 no_space()
+            taken += bool(re.match(after, first))
             return real(file, data)
 
         self.patch.setattr(os, "write", write)
@@ -239,8 +245,8 @@ INJECTIONS: dict[str, Callable[[Scene], None]] = {
     "thread-dies": lambda s: s.tasks("ffn", raising(SystemExit()), second_wave),
     "no-helpers": lambda s: s.no_threads("read"),
     "no-threads": lambda s: s.no_threads("specsim cpu"),
-    "full-outputs": lambda s: s.full_lines(rb'\{"id"', AT_ONCE),
-    "full-journal": lambda s: s.full_lines(rb"[0-9a-f]{8} ", 2),
+    "full-outputs": lambda s: s.full_lines(OUTPUT, OUTPUT, AT_ONCE),
+    "full-journal": lambda s: s.full_lines(RECORD, OUTPUT, AT_ONCE),
     "full-metrics": lambda s: s.full("write_text", "metrics.json"),
     "full-trace": lambda s: s.full("write_bytes", "trace.json"),
     "full-before": lambda s: s.patch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=1000)),

@@ -51,7 +51,7 @@ def test_slots_lie_one_after_another_on_whole_blocks(tmp_path: Path) -> None:
     homes, ledger = loaded(tmp_path, World(), ring_slots=3)
     before = ledger.used("ram")
     rings = Rings(homes, Link())
-    rings.allocate(ledger)
+    rings.allocate(ledger, 3)
     slots = [rings._slots["ring", i] for i in range(3)]
     assert all(touch(*pair) for pair in pairwise(slots))
     assert all(slot.data_ptr() % BLOCK == 0 for slot in slots)

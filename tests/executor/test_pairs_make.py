@@ -203,8 +203,8 @@ def test_refusals_say_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     assert "exists and is not an empty directory" in refusal("-o", str(tmp_path / "full"), "--noise", "0")
-    with pytest.raises(InputError, match=r"the pair takes 931 TiB, and .* are free; make room"):
-        write(Path(new), tiny(vocab_size=10**12), 0.0)
+    with pytest.raises(InputError, match=r"the pair takes 2.00 TiB, and .* are free; make room"):
+        write(Path(new), tiny(vocab_size=2**31 - 1), 0.0)
     assert not Path(new).exists()
 
 

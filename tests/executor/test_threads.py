@@ -35,6 +35,7 @@ print(idle, team, dismissed, alone, count(), bool(first == again))
 #: the threads that a run begins with, in a process that has computed before, on as many threads as asked, or not at all
 RUN = """
 import sys
+from pathlib import Path
 from executor import run as running
 from executor.job import Job
 from executor.options import RunOptions
@@ -48,7 +49,7 @@ computed, plan, target, prompts, out = sys.argv[1:]
 if computed == "computed":
     compute()
 try:
-    running.run(read_plan(plan), RunOptions(target=target, prompts=prompts, out=out))
+    running.run(read_plan(plan), RunOptions(target=Path(target), prompts=Path(prompts), out=Path(out)))
 except KeyboardInterrupt:
     print(found[0] - idle)
 """
