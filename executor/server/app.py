@@ -33,6 +33,8 @@ from specsim.errors import InputError
 
 #: OpenAI's, where a request does not say
 TEMPERATURE: Final = 1.0
+#: as many as OpenAI takes: each is looked for at every token
+MOST_STOPS: Final = 4
 #: draws are keyed by a request's seed and the position alone: the same request gets the same tokens
 KEY: Final = 0
 #: when a client that was refused may come again, in seconds
@@ -93,7 +95,7 @@ class Server:
         self._check_name(body.model)
         if not body.messages:
             raise ApiError(400, "there are no messages", param="messages")
-        messages = [{"role": message.role, "content": message.text} for message in body.messages]
+        messages = [message.plain for message in body.messages]
         most = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
         try:
             prompt = await run_in_threadpool(lambda: self.format.encode(self.format.render(messages)))
@@ -150,7 +152,7 @@ class Server:
 
         def hear(heard: tuple[int, ...] | Ended) -> None:
             nonlocal first
-            if first:
+            if first and isinstance(heard, tuple):
                 self.monitor.first_token_s.observe(time.perf_counter() - began)
                 first = False
             with suppress(RuntimeError):  # the loop is closed: nobody listens any more
@@ -159,6 +161,8 @@ class Server:
         temperature = TEMPERATURE if body.temperature is None else body.temperature
         limits, planned = self.service.limits, self.service.job.plan.case.workload.output_tokens
         new = max(1, min(planned, limits.context - len(prompt))) if most is None else most
+        if len(body.stops) > MOST_STOPS:
+            raise ApiError(400, f"{len(body.stops)} stop strings; give {MOST_STOPS} at most", param="stop")
         if new < 1:
             raise ApiError(400, f"max_tokens is {new}; ask for 1 or more", param="max_tokens")
         try:

@@ -166,6 +166,7 @@ GOOD: dict[str, Any] = {"model": NAME, "prompt": "x", "max_tokens": 2}
         ({**GOOD, "temperature": -1}, 400, "temperature", None),
         ({**GOOD, "top_p": 1.5}, 400, "top_p", None),
         ({**GOOD, "stop": ""}, 400, "stop", None),
+        ({**GOOD, "stop": list("abcde")}, 400, "stop", None),
         ({**GOOD, "max_tokens": 0}, 400, "max_tokens", None),
         ({**GOOD, "prompt": ""}, 400, "prompt", None),
         ({**GOOD, "prompt": ["a", "b"]}, 400, "prompt", "unsupported_value"),
@@ -190,10 +191,13 @@ def test_what_is_no_request_at_all(at: Site) -> None:
     assert at.http.post("/v1/completions", content=b"{").status_code == 400
     assert at.http.post("/v1/completions", content=b"\xff" * 20).status_code == 400
     assert at.http.post("/v1/completions", content=b"[" * 4000).status_code == 400
+    assert at.http.post("/v1/completions", content=b'{"model": "target", "prompt": "\\ud800"}').status_code == 400
     assert at.http.post("/v1/completions", content=b"x" * 5000).status_code == 413
     assert at.http.get("/v1/completions").status_code == 405
     assert at.http.get("/nowhere").json()["error"]["message"] == "GET /nowhere: Not Found"
     assert at.http.post("/v1/chat/completions", json={"model": NAME, "messages": []}).status_code == 400
+    stranger = {"model": NAME, "messages": [{"role": "stranger", "content": "x"}]}
+    assert at.http.post("/v1/chat/completions", json=stranger).json()["error"]["param"] == "messages"
 
 
 def test_sixty_four_clients_of_which_a_third_go_away(at: Site) -> None:
