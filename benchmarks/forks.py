@@ -39,6 +39,7 @@ def fork(body: Callable[[], int | None], log: Path, prepare: Callable[[], None] 
             os.dup2(file, 1)
             os.dup2(file, 2)
             os.close(file)
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
             prepare()
             status = body() or 0
         except BaseException:
