@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 import torch
 
 from executor.architecture import Architecture
-from executor.decoder.batch import KV_BLOCK
 from executor.decoder.cache import KvArena, SequenceCache
 from executor.detokenizer import Decode
 from executor.devices import CPU, Devices
@@ -21,6 +20,7 @@ from executor.ranks.stage import Stage
 from executor.requests import Generation, Request
 from executor.sequence import Sequence
 from executor.speculation.ngram import NgramIndex
+from specsim.attending import KV_BLOCK
 from specsim.decision import Decision, Policy
 from specsim.errors import InputError
 

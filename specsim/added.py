@@ -18,11 +18,11 @@ from specsim.memory import Items, Peaks, peak_items
 FOR_CANDIDATES: Final = {
     "kv": "candidate kv",
     "kv staging": "candidate kv staging",
-    "gathered cache": "candidates in the gathered cache",
     "hidden states": "verify activations",
     "attention workspace": "verify activations",
     "ffn workspace": "verify activations",
     "logits": "candidate logits",
+    "workspace": "verify activations",
     "allocator rounding": "allocator rounding",
 }
 #: items that hold a model's weights, or let them pass; all others are there to generate

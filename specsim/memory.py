@@ -9,10 +9,12 @@ of `CHUNK_TOKENS` and logits in chunks of `LOGITS_ROWS`, so that they do not gro
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
+from specsim.attending import attention_bytes, lasting_bytes
 from specsim.case import Case
 from specsim.cost import work as cost
 from specsim.decision import MEMORY_OF, Decision, DraftPolicy, LayerPlacement, Policy, homes_of
@@ -37,10 +39,6 @@ LOGITS_ROWS: Final = 1024
 #: columns of the logits that are computed at once: what a library unpacks of the head, the largest of all matrices, is
 #: no more than of others
 LOGITS_COLUMNS: Final = 4096
-#: elements of K in a layer that attend at once on the CPU; a sequence that has more attends alone, and then K, V, their
-#: parts that a prompt's queries see, scores and sums take about so many bytes for each
-GATHERED_ELEMENTS: Final = 500_000
-GATHERED_BYTES: Final = 24
 #: the draft, which waits for no weights, reads whole sequences of so many tokens at once (or one, if it is longer)
 DRAFT_TOKENS: Final = 1024
 #: experts are not asked for evenly: the fullest part of an FFN gets at most this many times its share of the tokens
@@ -123,6 +121,14 @@ def workspaces(
     return items
 
 
+def _in_turns(model: Model, spaces: Items, tokens: float, batches: int, attending: float) -> Items:
+    """Workspaces where one processor, the CPU, does all: attention, FFN and head take turns in what they need, and only
+    the largest counts. `attending` is what attention in exact numerics takes there."""
+    turns = (attending, spaces["ffn workspace"], spaces["logits"])
+    items = {"hidden states": lasting_bytes(model, tokens) * batches, "workspace": max(turns)}
+    return items | {"allocator rounding": ROUNDING * sum(items.values())}
+
+
 def kv_staging_bytes(case: Case, policy: Policy) -> float:
     """Two buffers for KV that lives in RAM and visits VRAM, a micro-batch of one layer each."""
     decode = _fullest(case.workload, policy.batch, policy.verify_micro_batches, policy.gamma)
@@ -167,15 +173,11 @@ def fixed_items(case: Case, policy: Policy, *, first: bool = True) -> Peaks:
             peaks[phase]["ram"]["embedding"] = float(embedding_bytes(target))
     swept = policy.prefill_batch if first else 0
     sweeps = min(2, policy.stages)  # one arrives while another is computed
-    peaks["prefill"][fast] |= workspaces(
+    tokens = policy.batch * (policy.gamma + 1) + joining
+    prefill = workspaces(
         target, wave, policy.prefill_micro_batches, swept, batches=sweeps, part_bytes=policy.part_bytes
     )
-    gathered = (longest[0] + workload.output_tokens + policy.gamma) * target.kv_heads * target.head_dim
-    if fast == "ram" and gathered > GATHERED_ELEMENTS:
-        for phase in ("prefill", "decode"):
-            peaks[phase]["ram"]["gathered cache"] = float(GATHERED_BYTES * gathered)
-    tokens = policy.batch * (policy.gamma + 1) + joining
-    peaks["decode"][fast] |= workspaces(
+    decode = workspaces(
         target,
         tokens,
         policy.verify_micro_batches,
@@ -183,6 +185,20 @@ def fixed_items(case: Case, policy: Policy, *, first: bool = True) -> Peaks:
         batches=policy.batches,
         part_bytes=policy.part_bytes,
     )
+    if fast == "ram":
+        most = longest[0] + workload.output_tokens + policy.gamma
+        read = most if policy.kv_positions is not None else longest[0]
+        micro = policy.prefill_micro_batches
+        rows = min(wave, math.ceil(policy.prefill_batch / micro) * read, wave / micro + read * (micro > 1))
+        at_once = math.ceil(policy.batch / policy.verify_micro_batches)
+        attending = attention_bytes(target, rows, math.ceil(rows / read), read)
+        prefill = _in_turns(target, prefill, wave, sweeps, attending)
+        attending = attention_bytes(target, at_once * (policy.gamma + 1), at_once, most)
+        if joining:
+            attending = max(attending, attention_bytes(target, joining, math.ceil(joining / most), most))
+        decode = _in_turns(target, decode, tokens, policy.batches, attending)
+    peaks["prefill"][fast] |= prefill
+    peaks["decode"][fast] |= decode
     return peaks
 
 
@@ -214,7 +230,12 @@ def draft_items(case: Case, policy: Policy, draft: DraftPolicy) -> Peaks:
     catch_up = working if draft.kv == "none" else micro + joining
     for phase, tokens in (("transition", min(working, most)), ("decode", min(catch_up, most))):
         spaces = workspaces(model, tokens, 1, micro, part_bytes=policy.part_bytes)
+        if home == "ram":
+            spaces = _in_turns(model, spaces, *_drafting(case, policy, draft, phase, tokens))
         peaks[phase][home]["draft workspace"] = sum(spaces.values())
+        if phase == "decode" and home == case.machine.fast == "ram":  # in turns with the target
+            taken = fixed_items(case, policy)[phase][home]["workspace"]
+            peaks[phase][home]["draft workspace"] = max(0.0, sum(spaces.values()) - taken)
         if draft.kv == home:
             peaks[phase][home]["draft kv"] = whole
             continue
@@ -222,6 +243,19 @@ def draft_items(case: Case, policy: Policy, draft: DraftPolicy) -> Peaks:
         if draft.kv == "ram":
             peaks[phase]["ram"]["draft kv"] = whole
     return peaks
+
+
+def _drafting(case: Case, policy: Policy, draft: DraftPolicy, phase: str, tokens: float) -> tuple[float, int, float]:
+    """Of the draft on the CPU: tokens that it reads at once, of one batch, and what attention takes for them."""
+    assert case.draft is not None
+    longest = _longest_first(case.workload)
+    output = case.workload.output_tokens + policy.gamma
+    sequences = min(draft.micro_batch, policy.batch)
+    if phase == "transition":
+        again = output if policy.kv_positions is not None else 0  # read again with what followed the prompt
+        tokens = min(tokens, sum(longest[:sequences]) + again * sequences)
+        sequences, output = min(sequences, math.ceil(tokens / (longest[0] + again))), again
+    return tokens, 1, attention_bytes(case.draft, tokens, sequences, longest[0] + output)
 
 
 def placed_items(case: Case, policy: Policy, layers: tuple[LayerPlacement, ...]) -> Peaks:

@@ -21,6 +21,7 @@ LAYERS = (
     {"hardware", "model", "workload", "acceptance"},
     {"facts", "schema", "check", "yamlfile", "profiles", "machinefile", "machines", "devices"},
     {"case", "decision", "pairing", "partition", "answer", "placementfile", "planfile", "stages"},
+    {"attending"},
     {"cost", "memory", "added"},
     {"schedule", "strategies"},
     {"simulator", "timeline", "energy"},

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from executor.decoder.batch import KV_BLOCK, QUERY_TILE, Batch, Group
+from executor.decoder.batch import Batch, Group
+from specsim.attending import KV_BLOCK, QUERY_TILE
 
 #: positions whose queries attend at once in FAST: enough for full speed, few enough to skip most of what is masked
 QUERY_CHUNK: Final = 128

@@ -19,11 +19,8 @@ from torch.nn.utils.rnn import pad_sequence
 from executor.architecture import Architecture
 from executor.decoder.cache import Segment, SequenceCache
 from executor.decoder.numerics import Numerics
-from specsim.memory import GATHERED_ELEMENTS
+from specsim.attending import GATHERED_ELEMENTS, KV_BLOCK, QUERY_TILE
 
-#: query rows and cached positions of a tile: the one shape of EXACT, and what sequences' sizes are counted in
-QUERY_TILE: Final = 16
-KV_BLOCK: Final = 64
 #: FAST gathers sequences of up to so many query tiles, and elements of K each; larger ones attend one by one, where
 #: they are. The bound was found with a cache of its own for each sequence (16 of them, decoding on two threads:
 #: gathering was faster below it). A prompt's many rows leave no call to save.
