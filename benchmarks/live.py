@@ -19,7 +19,7 @@ import torch
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from executor import job as jobs
+from executor import lowering
 from executor.engine import Action
 from executor.memory import WORKSPACES, Ledger
 
@@ -59,12 +59,16 @@ class LiveBytes:
         def watched(*args: Any) -> Action:
             return partial(self._run, make(*args))
 
-        make = jobs.action
-        with mock.patch.object(jobs, "action", watched):
+        make = lowering.action
+        with mock.patch.object(lowering, "action", watched):
             yield
 
+    def here(self) -> TorchDispatchMode:
+        """Look at what this thread does within."""
+        return _Watch(self)
+
     def _run(self, action: Callable[[], int | None]) -> int | None:
-        with _Watch(self):
+        with self.here():
             return action()
 
 

@@ -16,12 +16,11 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from benchmarks.live import LiveBytes
 from benchmarks.peers.surroundings import surroundings
@@ -37,12 +36,14 @@ from executor.requests import Request
 from executor.setup import NUMERICS, Ways, prepare
 from executor.tokenizer import load_tokenizer
 from specsim import api
+from specsim.added import generation_bytes
 from specsim.answer import Plan
+from specsim.case import Case
 from specsim.cli.tables import render
 from specsim.errors import InfeasibleError
-from specsim.memory import peak_items
+from specsim.memory import held_positions, peak_items
 from specsim.planner.cap import cap_caches
-from specsim.units import MiB, show
+from specsim.units import show
 
 #: shares of the target's weights that RAM may hold, beside what a plan needs at least
 RAM: Final = (0.6, 1.2)
@@ -54,11 +55,6 @@ REQUESTS: Final = 12
 #: of the curve: shares of the worst case, and runs of each
 SHARES: Final = (1.0, 0.8, 0.6, 0.5, 0.4, 0.35, 0.3, 0.25, 0.2)
 REPEAT: Final = 3
-#: what a plan's memory has of generating, not of weights
-GENERATION: Final = frozenset(
-    {"kv", "draft kv", "draft kv (working set)", "draft workspace", "hidden states", "attention workspace"}
-    | {"ffn workspace", "logits", "allocator rounding", "gathered cache"}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +81,18 @@ class Peak:
 
 
 @dataclass(frozen=True, slots=True)
+class Point:
+    """Of the curve: `tokens_per_s` are the median of all runs; `generation` bytes are planned, of the fullest phase."""
+
+    kv_share: float
+    kv_positions: int
+    generation: int
+    tokens_per_s: float
+    spread: tuple[float, ...]
+    preemptions: int
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
     target: Checkpoint
     draft: Checkpoint
@@ -107,9 +115,7 @@ class Pair:
         """Prompts of just so many tokens: the pair's own, one after another, cut anew."""
         text = [token for tokens in self.prompts for token in tokens]
         text *= -(-prompt * count // len(text))
-        return [
-            Request(i, str(i), tuple(text[i * prompt : (i + 1) * prompt]), output) for i in range(count)
-        ]
+        return [Request(i, str(i), tuple(text[i * prompt : (i + 1) * prompt]), output) for i in range(count)]
 
 
 def main() -> None:
@@ -120,15 +126,20 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write JSON here")
     options = parser.parse_args()
     pair = Pair.open(options.pair)
-    found = curve(pair, options.pair, options.machine) if options.curve else list(peaks(pair, options.pair, options.machine))
-    print(_curve_table(found) if options.curve else _peak_table(found))
+    rows: list[Peak] | list[Point]
+    if options.curve:
+        rows = list(curve(pair, options.pair, options.machine))
+        print(_curve_table(rows))
+    else:
+        rows = list(peaks(pair, options.pair, options.machine))
+        print(_peak_table(rows))
     if options.out is not None:
-        rows = [asdict(row) | ({"ratio": row.ratio} if isinstance(row, Peak) else {}) for row in found]
-        text = json.dumps({"pair": options.pair.name, "machine": surroundings(), "rows": rows}, indent=2)
+        each = [asdict(row) | ({"ratio": row.ratio} if isinstance(row, Peak) else {}) for row in rows]
+        text = json.dumps({"pair": str(options.pair), "surroundings": surroundings(), "rows": each}, indent=2)
         options.out.write_text(text + "\n")
 
 
-def question(pair: Pair, folder: Path, machine: str, ram: float, prompt: int, output: int) -> Any:
+def question(pair: Pair, folder: Path, machine: str, ram: float, prompt: int, output: int) -> Case:
     return api.case(
         machine=machine,
         ram=ram,
@@ -147,18 +158,41 @@ def peaks(pair: Pair, folder: Path, machine: str) -> Iterator[Peak]:
     for share in RAM:
         for prompt, output in LENGTHS:
             for gamma, kv in HOW:
-                ram = float(int(share * weights))
-                while True:
-                    try:
-                        case = question(pair, folder, machine, ram, prompt, output)
-                        plan = api.plan(case, fix={"gamma": gamma})
-                        break
-                    except InfeasibleError:
-                        ram *= 1.1
-                if kv < 1:
-                    plan = capped(plan, kv)
+                plan = _plan(pair, folder, machine, share * weights, prompt, output, gamma)
+                plan = plan if kv == 1 else capped(plan, kv)
+                run(pair, plan, prompt, output)  # finds by trial which products are exact, once in a process
                 yield measure(pair, plan, prompt, output, kv)
-                print(_peak_table([row := measure(pair, plan, prompt, output, kv)]), file=sys.stderr) if False else None
+
+
+def _plan(pair: Pair, folder: Path, machine: str, ram: float, prompt: int, output: int, gamma: int) -> Plan:
+    """Of so much RAM, or a tenth more until a plan fits."""
+    while True:
+        try:
+            return api.plan(question(pair, folder, machine, ram, prompt, output), fix={"gamma": gamma})
+        except InfeasibleError:
+            ram *= 1.1
+
+
+def curve(pair: Pair, folder: Path, machine: str) -> Iterator[Point]:
+    """Speed with ever less room for caches, all in one process, each share `REPEAT` times in turn."""
+    prompt, output = LENGTHS[1]
+    weights = pair.target.architecture.model.weight_bytes + pair.draft.architecture.model.weight_bytes
+    whole = _plan(pair, folder, machine, RAM[0] * weights, prompt, output, gamma=3)
+    plans = {share: whole if share == 1 else capped(whole, share) for share in SHARES}
+    rates: dict[float, list[float]] = {share: [] for share in SHARES}
+    preemptions = {}
+    for number in range(REPEAT + 1):
+        for share, plan in plans.items():
+            job = run(pair, plan, prompt, output)
+            preemptions[share] = job.batches.preemptions
+            if number:  # the first is for the library's trials
+                rates[share].append(job.batches.useful_tokens / sum(job.seconds.values()))
+    for share, plan in plans.items():
+        phases = [memories["ram"] for memories in peak_items(plan.case, plan.decision).values()]
+        generation = int(max(generation_bytes(items) for items in phases))
+        positions = int(held_positions(plan.case.workload, plan.decision.policy))
+        found = sorted(rates[share])
+        yield Point(share, positions, generation, statistics.median(found), tuple(found), preemptions[share])
 
 
 def capped(plan: Plan, share: float) -> Plan:
@@ -174,7 +208,8 @@ def measure(pair: Pair, plan: Plan, prompt: int, output: int, kv: float) -> Peak
     planned = {phase: memories["ram"] for phase, memories in peak_items(plan.case, plan.decision).items()}
     phase = max(planned, key=lambda phase: sum(planned[phase].values()))
     at = max(live.peaks, key=lambda phase: live.peaks[phase])
-    stored = GENERATION - {"kv", "draft kv"}
+    caches = ("kv", "draft kv")
+    temporary = generation_bytes({item: size for item, size in planned[phase].items() if item not in caches})
     policy = plan.decision.policy
     return Peak(
         ram=int(plan.case.machine.budgets()["ram"]),
@@ -188,7 +223,7 @@ def measure(pair: Pair, plan: Plan, prompt: int, output: int, kv: float) -> Peak
         planned=int(sum(planned[phase].values())),
         measured=live.peaks[at][0],
         temporary=live.peaks[at][1],
-        planned_temporary=int(sum(size for item, size in planned[phase].items() if item in stored)),
+        planned_temporary=int(temporary),
         preemptions=job.batches.preemptions,
     )
 
@@ -205,9 +240,9 @@ def run(pair: Pair, plan: Plan, prompt: int, output: int, live: LiveBytes | None
 
 
 def _peak_table(rows: list[Peak]) -> str:
-    head = ("ram", "prompt", "output", "plan", "kv", "phase", "planned", "measured", "ratio", "temporaries", "planned", "preempted")
+    head = ("ram", "prompt", "output", "plan", "kv", "phase", "planned", "measured", "ratio", "temporary", "planned")
     return render(
-        head,
+        (*head, "preempted"),
         [
             (
                 show(row.ram, "bytes"),
@@ -221,6 +256,24 @@ def _peak_table(rows: list[Peak]) -> str:
                 f"{row.ratio:.3f}",
                 show(row.temporary, "bytes"),
                 show(row.planned_temporary, "bytes"),
+                str(row.preemptions),
+            )
+            for row in rows
+        ],
+    )
+
+
+def _curve_table(rows: list[Point]) -> str:
+    most = rows[0]
+    return render(
+        ("kv", "generation", "of all", "tokens/s", "of all", "preempted"),
+        [
+            (
+                f"{row.kv_share:.0%}",
+                show(row.generation, "bytes"),
+                f"{row.generation / most.generation:.0%}",
+                f"{row.tokens_per_s:.1f}",
+                f"{row.tokens_per_s / most.tokens_per_s:.0%}",
                 str(row.preemptions),
             )
             for row in rows
