@@ -23,6 +23,7 @@ from specsim.units import show
 PLANNING: Final = ("numpy", "scipy", "pandas", "msgspec", "pyyaml", "joblib")
 PICTURES: Final = ("matplotlib",)
 RUNNING: Final = ("torch", "transformers", "safetensors", "tokenizers")
+SERVING: Final = ("starlette", "uvicorn", "prometheus-client")
 NOTEBOOKS: Final = ("nbclient", "nbformat", "ipykernel")
 CLUSTER: Final = ("dask", "distributed")
 PARQUET: Final = ("pyarrow",)
@@ -64,7 +65,7 @@ class Purpose:
 
 def look(directory: Path = Path(), say: Say = lambda _: None) -> Here:
     """Look at this machine, and at the disk that holds `directory`. Takes as long as torch takes to load."""
-    packages = versions((*PLANNING, *PICTURES, *RUNNING, *NOTEBOOKS, *CLUSTER, *PARQUET))
+    packages = versions((*PLANNING, *PICTURES, *RUNNING, *SERVING, *NOTEBOOKS, *CLUSTER, *PARQUET))
     say("GPUs")
     gpus = read_gpus()
     say("solver")
@@ -123,6 +124,7 @@ def purposes(here: Here) -> list[Purpose]:
         _packages(here, "pictures and reports", PICTURES, "pip install --upgrade specsim-offload"),
         _running(here),
         _on_a_gpu(here),
+        _packages(here, "serving", SERVING, "pip install 'specsim-offload[serve]'"),
         _packages(here, "notebooks", NOTEBOOKS, "pip install 'specsim-offload[notebooks]'"),
         _packages(here, "sweeps on a cluster", CLUSTER, "pip install 'specsim-offload[cluster]'"),
         _packages(here, "sweeps as Parquet", PARQUET, "pip install 'specsim-offload[parquet]'"),

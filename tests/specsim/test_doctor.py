@@ -16,6 +16,7 @@ from specsim.doctor import (
     PICTURES,
     PLANNING,
     RUNNING,
+    SERVING,
     Here,
     Purpose,
     advice,
@@ -40,7 +41,7 @@ HERE = Here(
     gpus=Gpus((CARD,)),
     storage=Storage("ext4", "SSD", 1000 * GIB, 900 * GIB),
     limits=Limits(None, 4096, "always", 0),
-    packages=dict.fromkeys((*PLANNING, *PICTURES, *RUNNING, *NOTEBOOKS, *CLUSTER, *PARQUET), "1.0"),
+    packages=dict.fromkeys((*PLANNING, *PICTURES, *RUNNING, *SERVING, *NOTEBOOKS, *CLUSTER, *PARQUET), "1.0"),
     torch=Torch("CUDA 12.8", ("RTX 4090",), "AVX2"),
     solver="",
 )
@@ -67,7 +68,7 @@ def test_the_packages_that_are_looked_for_are_those_that_installing_brings() -> 
         return {re.split(r"[<>=]", line)[0] for line in wanted}
 
     assert {"click", *PLANNING, *PICTURES} == names(project["dependencies"])
-    wanted = {"run": RUNNING, "notebooks": NOTEBOOKS, "cluster": CLUSTER, "parquet": PARQUET}
+    wanted = {"run": RUNNING, "serve": SERVING, "notebooks": NOTEBOOKS, "cluster": CLUSTER, "parquet": PARQUET}
     assert {extra: names(project["optional-dependencies"][extra]) for extra in wanted} == {
         extra: set(packages) for extra, packages in wanted.items()
     }
@@ -87,6 +88,7 @@ def test_without_torch_planning_works_and_running_says_how_to_get_it() -> None:
         "pictures and reports": True,
         "running plans": False,
         "running on a GPU": False,
+        "serving": True,
         "notebooks": True,
         "sweeps on a cluster": True,
         "sweeps as Parquet": True,
