@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -161,7 +162,9 @@ def peaks(pair: Pair, folder: Path, machine: str) -> Iterator[Peak]:
                 plan = _plan(pair, folder, machine, share * weights, prompt, output, gamma)
                 plan = plan if kv == 1 else capped(plan, kv)
                 run(pair, plan, prompt, output)  # finds by trial which products are exact, once in a process
-                yield measure(pair, plan, prompt, output, kv)
+                found = measure(pair, plan, prompt, output, kv)
+                print(f"{found.planned} planned, {found.measured} measured: {found.ratio:.3f}", file=sys.stderr)
+                yield found
 
 
 def _plan(pair: Pair, folder: Path, machine: str, ram: float, prompt: int, output: int, gamma: int) -> Plan:
