@@ -17,7 +17,8 @@ from executor.links import disk_pacer, link_of
 from executor.options import RunOptions
 from executor.patience import Patience
 from executor.process import keep_heap_small
-from executor.ranks.messages import Kind, Report, report
+from executor.ranks.messages import Kind, Report
+from executor.ranks.pulse import Reports
 from executor.ranks.remote import DismissedError, Orders, serve
 from executor.ranks.world import RankError, World
 from executor.setup import NUMERICS, Ways
@@ -36,7 +37,7 @@ def assist(plan: Plan, options: RunOptions, world: World) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing of the run is kept here
     orders = Orders(world.desks[0])
     machine, disk = plan.case.machine, plan.case.machine.disk
-    with _telling(world, orders):
+    with Reports(world.desks[0]) as reports, _telling(world, orders, reports):
         if options.threads is not None:
             torch.set_num_threads(options.threads)
         devices = devices_for(machine, emulate_gpu=options.emulate_gpu, number=world.local_rank)
@@ -51,14 +52,14 @@ def assist(plan: Plan, options: RunOptions, world: World) -> None:
         with (
             closing(reader),
             Engine(lanes_for(devices), worker_for(devices), patience=patience) as engine,
-            _telling(world, orders),
+            _telling(world, orders, reports),
         ):
-            serve(plan, target, engine, devices, link, reader, ways, world, orders)
+            serve(plan, target, engine, devices, link, reader, ways, world, orders, reports)
     orders.close()
 
 
 @contextmanager
-def _telling(world: World, orders: Orders) -> Iterator[None]:
+def _telling(world: World, orders: Orders, reports: Reports) -> Iterator[None]:
     """Let rank 0 tell what ends this rank, and stay until it has; where that is gone, rank 1 tells it."""
     try:
         yield
@@ -67,7 +68,7 @@ def _telling(world: World, orders: Orders) -> Iterator[None]:
         raise SystemExit(SpecsimError.exit_status) from None
     except Exception as error:
         try:
-            report(world.desks[0], Report(Kind.FAILED, str(error)))
+            reports.say(Report(Kind.FAILED, str(error)), last=True)
             with suppress(DismissedError):
                 while orders.next(_LEAVE_S) is not None:
                     pass

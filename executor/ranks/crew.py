@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from executor.engine import Engine
 from executor.ranks.messages import End, Kind, Share, read_report, tell
+from executor.ranks.pulse import BEAT_S, MISSED_BEATS
 from executor.ranks.world import Channel, RankError, World
 
 _TICK_S: Final = 0.1
@@ -21,22 +22,26 @@ _LEAVE_S: Final = 5.0
 class Crew:
     """The other ranks of a run, as a context manager: leaving it with an error dismisses them.
 
-    The first rank that reports an error, or whose connection is closed, ends the run, and so does SIGTERM, which is
-    what the others' end brings here. While the job runs, its engine raises what happened.
+    The first rank that reports an error, whose connection is closed, or of which nothing is heard for `MISSED_BEATS`
+    beats, ends the run, and so does SIGTERM, which is what the others' end brings here. While the job runs, its engine
+    raises what happened.
     """
 
-    def __init__(self, world: World) -> None:
-        self.world = world
+    def __init__(self, world: World, beat_s: float = BEAT_S) -> None:
+        self.world, self._beat_s = world, beat_s
         self.error: RankError | None = None
         self._engine: Engine | None = None
         self._shares: dict[int, Share] = {}
         self._ready: set[int] = set()
         self._changed = threading.Condition()  # guards all of these
         self._left = False
+        self._missed = dict.fromkeys(world.desks, 0)  # beats of this rank's own since one was heard of
+        self._over = threading.Event()
         self._threads = [
             threading.Thread(target=self._listen, args=item, name=f"specsim rank {item[0]}", daemon=True)
             for item in world.desks.items()
         ]
+        self._threads.append(threading.Thread(target=self._count, name="specsim beats", daemon=True))
 
     def __enter__(self) -> Crew:
         for thread in self._threads:
@@ -50,6 +55,7 @@ class Crew:
         if error is not None:
             self.break_off()
         self._left = True
+        self._over.set()
         for thread in self._threads:
             thread.join(timeout=_LEAVE_S)
         # Whoever sends SIGTERM because a rank is gone must not keep this one from telling which.
@@ -92,15 +98,25 @@ class Crew:
         try:
             while rank not in self._shares:
                 said = read_report(desk)
+                self._missed[rank] = 0
                 if said.kind is Kind.FAILED:
                     raise RankError(f"rank {rank}: {said.text}")
                 with self._changed:
                     if said.share is not None:
                         self._shares[rank] = said.share
-                    self._ready.add(rank)
+                    if said.kind is Kind.READY:
+                        self._ready.add(rank)
                     self._changed.notify_all()
         except RankError as error:
             self._fail(error)
+
+    def _count(self) -> None:
+        """Own beats, and no clock: where this machine slept, so may the others have done."""
+        while not self._over.wait(self._beat_s):
+            for rank in self._missed.keys() - self._shares.keys():
+                self._missed[rank] += 1
+                if self._missed[rank] > MISSED_BEATS:
+                    self._fail(RankError(f"rank {rank} has been silent for {MISSED_BEATS} beats: does it hang?"))
 
     def _fail(self, error: RankError) -> None:
         with self._changed:

@@ -82,11 +82,12 @@ def hear(channel: Channel) -> Order:
 
 
 class Kind(IntEnum):
-    """Of a report: the rank's weights are there; an error ended it; all is done."""
+    """Of a report: the rank's weights are there; an error ended it; all is done; it goes on."""
 
     READY = 0
     FAILED = 1
     DONE = 2
+    BEAT = 3
 
 
 @dataclass(frozen=True, slots=True)

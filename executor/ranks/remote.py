@@ -19,7 +19,8 @@ from executor.engine import Engine
 from executor.links import Link
 from executor.lowering import Lowering
 from executor.passes import Pass
-from executor.ranks.messages import End, Kind, Order, Prefill, Report, Room, Round, Share, hear, report
+from executor.ranks.messages import End, Kind, Order, Prefill, Report, Room, Round, Share, hear
+from executor.ranks.pulse import Reports
 from executor.ranks.stage import Stage, stage_of
 from executor.ranks.wire import receive_pass
 from executor.ranks.world import Channel, RankError, World
@@ -109,6 +110,7 @@ def serve(
     ways: Ways,
     world: World,
     orders: Orders,
+    reports: Reports,
 ) -> None:
     """Load this rank's share of the target and compute with it until rank 0 says that all is done, then report.
 
@@ -137,7 +139,7 @@ def serve(
         staging(plan, stage, target, devices, ledger),
     )
     lowering = Lowering(plan, engine, context, None, arrivals.placements)
-    report(world.desks[0], Report(Kind.READY))
+    reports.say(Report(Kind.READY))
     while not isinstance(order := _next(orders, engine), End):
         match order:
             case Room(places):
@@ -147,7 +149,7 @@ def serve(
             case Round(number, shape):
                 lowering.round(decision, number, shape)
     engine.drain()
-    report(world.desks[0], Report(Kind.DONE, share=Share.of(engine, ledger)))
+    reports.say(Report(Kind.DONE, share=Share.of(engine, ledger)), last=True)
 
 
 def _next(orders: Orders, engine: Engine) -> Order:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -12,9 +13,11 @@ import torch
 from torch import Tensor
 
 from executor.decoder.cache import KvArena, Segment
+from executor.engine import Engine
 from executor.passes import Pass, Rows
 from executor.ranks import together
 from executor.ranks.cores import share_of
+from executor.ranks.crew import Crew
 from executor.ranks.messages import (
     End,
     Kind,
@@ -30,9 +33,10 @@ from executor.ranks.messages import (
     tell,
 )
 from executor.ranks.part import IN, OUT, Part
+from executor.ranks.pulse import Reports
 from executor.ranks.stage import stage_of
 from executor.ranks.wire import receive_pass, send_pass
-from executor.ranks.world import Channel, Launch, World
+from executor.ranks.world import Channel, Launch, RankError, World
 from specsim.errors import InputError
 from specsim.hardware import Peer
 from specsim.schedule.lower import lower_rounds
@@ -47,9 +51,11 @@ class Wire:
 
     def __init__(self) -> None:
         self.sent: deque[Tensor] = deque()
+        self.on_send: Callable[[], None] = lambda: None
 
     def send(self, tensor: Tensor) -> int:
         self.sent.append(tensor.clone())
+        self.on_send()
         return tensor.nbytes
 
     def receive(self, shape: Sequence[int], dtype: torch.dtype, device: Any = None) -> Tensor:
@@ -146,6 +152,43 @@ def test_an_empty_pass_brings_no_rows() -> None:
     assert p.empty
     assert p.micro[0].empty
     assert [tensor.tolist() for tensor in both.sent] == [[0]]
+
+
+def test_a_rank_beats_until_its_last_report() -> None:
+    channel, both = wire()
+    with Reports(channel, beat_s=1e-3) as reports:
+        beat = threading.Event()
+        both.on_send = beat.set
+        assert beat.wait(30.0)
+        reports.say(Report(Kind.DONE), last=True)
+        reports.say(Report(Kind.READY))
+    said = []
+    while both.sent:
+        said.append(read_report(channel).kind)
+    assert set(said[:-1]) == {Kind.BEAT}
+    assert said[-1] is Kind.DONE, "after which nobody listens"
+
+
+def test_a_rank_that_is_silent_ends_the_run() -> None:
+    """Its connection is open, and nothing comes."""
+    closed = threading.Event()
+
+    class Silence:
+        def send(self, tensor: Tensor) -> int:
+            return tensor.nbytes
+
+        def receive(self, *_: Any) -> Tensor:
+            assert closed.wait(30.0)
+            raise RankError("rank 1 is gone")
+
+    world = cast(World, type("Two", (), {"desks": {1: Silence()}, "abort": lambda self: closed.set()})())
+    with (
+        pytest.raises(RankError, match="rank 1 has been silent for 30 beats"),
+        Engine() as engine,
+        Crew(world, beat_s=1e-3) as crew,
+    ):
+        crew.watch(engine)
+    assert closed.is_set(), "what waited for it waits no more"
 
 
 def test_one_timeline_of_two_ranks() -> None:

@@ -120,7 +120,8 @@ def test_a_rank_that_is_killed_ends_the_run_and_is_named(folder: Path) -> None:
     assert process.returncode != 0
     told = [line for line in complaints.splitlines() if line.startswith("specsim:")]
     again = "torchrun --nproc-per-node 2 -m specsim run --resume killed"
-    assert told == [f"specsim: error: rank 1 is gone: its connection was closed; go on with: {again}"]
+    line = f"specsim: error: rank 1 is gone: its connection was closed; go on with: {again}"
+    assert told == [line], complaints
     expected = alone(folder, planned(folder, 1), "whole")
     kept = outputs(folder / "killed")
     assert 0 < len(kept) < len(expected)
