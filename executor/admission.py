@@ -23,11 +23,13 @@ from executor.speculation.ngram import NgramIndex
 from specsim.attending import KV_BLOCK
 from specsim.decision import Decision, Policy
 from specsim.errors import InputError
+from specsim.simulator.lengths import DraftLengths, Pace
 
 
 @dataclass(slots=True, eq=False)
 class Admission:
-    """`draft` is None where no model drafts; `decode` is the tokenizer's, None where there is none.
+    """`draft` is None where no model drafts; `decode` is the tokenizer's, None where there is none; `lengths` are for
+    draft lengths that follow what is measured, None for the plan's.
 
     A cache takes places in steps: all that its request may need where there is room for that, else blocks as it grows.
     A block is as long as what attends at once, so that what a pass reads of a cache lies together. The draft keeps what
@@ -42,6 +44,7 @@ class Admission:
     devices: Devices
     ledger: Ledger
     decode: Decode | None
+    lengths: DraftLengths | None = None
     places: int = 0  # in either arena
     step: int = KV_BLOCK  # by which caches grow
     arena: KvArena | None = None
@@ -79,7 +82,8 @@ class Admission:
         policy = self.decision.policy
         from_text = policy.gamma and (self.draft is None or policy.draft is None)
         ngram = NgramIndex(generation.tokens) if from_text else None
-        sequence = Sequence(generation, *self._caches(generation), ngram=ngram)
+        pace = Pace(self.lengths, request.seen) if self.lengths is not None else None
+        sequence = Sequence(generation, *self._caches(generation), ngram=ngram, pace=pace)
         generation.reused = min(sequence.cache.length, len(request.prompt))
         return sequence
 

@@ -136,6 +136,8 @@ class Batches:
         kept = sequence.commit(list(emitted))
         self.useful_tokens += kept
         if kept:
+            if sequence.pace is not None:
+                sequence.pace.saw(proposed, accepted)
             self.record(Commit(sequence.index, tuple(sequence.tokens[-kept:]), proposed, accepted))
 
     @property
@@ -192,6 +194,8 @@ class Batches:
     def _preempt(self, name: str, sequence: Sequence) -> None:
         """Back in line, before all that came later. It takes its place there first: at no moment is it in neither."""
         request = replace(sequence.generation.request, committed=tuple(sequence.generation.output_ids))
+        if sequence.pace is not None:
+            request = replace(request, seen=sequence.pace.seen)
         self.waiting.insert(bisect.bisect(self.waiting, request.index, key=lambda r: r.index), request)
         self.active[name] = [s for s in self.active[name] if s is not sequence]
         self.admission.release(sequence)

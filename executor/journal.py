@@ -1,7 +1,8 @@
 """The journal of a run: what it was asked for, then every committed token, so that a run that was cut off goes on.
 
-The first record says what was asked for. Each one after it is a list of commits, [request, at, tokens], `at` being how
-many tokens the request's output had before. A commit is never split, as sampled tokens depend on where rounds begin.
+The first record says what was asked for. Each one after it is a list of commits, [request, at, tokens, proposed,
+accepted], `at` being how many tokens the request's output had before, and the last two what the draft had to do with
+it. A commit is never split, as sampled tokens depend on where rounds begin.
 The last record says that the run is over.
 """
 
@@ -18,12 +19,14 @@ import msgspec
 from executor.batches import Commit
 from specsim.errors import InputError
 from specsim.records import Records
+from specsim.simulator.lengths import UNSEEN, Seen
 
 JOURNAL: Final = "journal.jsonl"
 SCHEMA: Final = b'{"schema":"specsim.run/1"}'
 #: seconds between two moments at which all is on the disk
 SYNC_S: Final = 1.0
 _OVER: Final = b'{"over":true}'
+_COMMITS: Final = list[tuple[int, int, list[int], int, int]]
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -35,7 +38,8 @@ class Asked(msgspec.Struct, frozen=True):
 
 class Journal:
     """The journal in `directory`, which is made. `begun` is what the run that it tells of was asked for, None where no
-    run has begun; `committed` are the output tokens of each request by its index, `over` whether all was done.
+    run has begun; `committed` are the output tokens of each request by its index, `seen` what
+    their rounds have shown of the draft, `over` whether all was done.
 
     Used in a `with`, for the length of which no other process can have it. Raises InputError where that cannot be.
     """
@@ -44,6 +48,7 @@ class Journal:
         self.path = directory / JOURNAL
         self.begun: Asked | None = None
         self.committed: dict[int, array[int]] = {}
+        self.seen: dict[int, Seen] = {}
         self.over = False
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -57,7 +62,7 @@ class Journal:
             self.close()
             raise
         self._lengths = {index: len(tokens) for index, tokens in self.committed.items()}
-        self._pending: list[tuple[int, int, tuple[int, ...]]] = []
+        self._pending: list[tuple[int, int, tuple[int, ...], int, int]] = []
         self._synced = time.monotonic()
         self._dirty = False
 
@@ -71,7 +76,7 @@ class Journal:
         """Note a commit, on the stream that makes it: nothing is written yet."""
         at = self._lengths.get(commit.request, 0)
         self._lengths[commit.request] = at + len(commit.tokens)
-        self._pending.append((commit.request, at, commit.tokens))
+        self._pending.append((commit.request, at, commit.tokens, commit.proposed, commit.accepted))
 
     def write(self) -> None:
         """Write what was noted, all in one record, and every `SYNC_S` seconds wait until it is on the disk.
@@ -114,11 +119,16 @@ class Journal:
                 if record == _OVER:
                     self.over = True
                     continue
-                for index, at, tokens in msgspec.json.decode(record, type=list[tuple[int, int, list[int]]]):
+                for index, at, tokens, proposed, accepted in msgspec.json.decode(record, type=_COMMITS):
                     known = self.committed.setdefault(index, array("I"))
                     if at > len(known):
                         raise ValueError(f"tokens {len(known)} to {at - 1} of request {index} are missing")
-                    known.extend(tokens[len(known) - at :])
+                    if at < len(known):
+                        continue  # written twice
+                    if not 0 <= accepted <= proposed:
+                        raise ValueError(f"{accepted} of {proposed} proposed tokens of request {index} were accepted")
+                    known.extend(tokens)
+                    self.seen[index] = self.seen.get(index, UNSEEN).after(proposed, accepted)
         except (ValueError, OverflowError, TypeError) as error:  # its checksums are right: a crash cannot do that
             what = f"is not as a run writes it: {error}"
             raise InputError(what, where=str(self.path), hint="run again with another -o") from None

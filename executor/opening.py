@@ -66,7 +66,9 @@ class Opened:
         machine, throttle = self.plan.case.machine, self.setting.throttle
         disk, patience, pacer = machine.disk, Patience(machine, throttle), disk_pacer(machine, throttle)
         link = link_of(machine, throttle, cuda=self.devices.cuda)
-        ways = Ways(NUMERICS[self.setting.numerics], self.tokenizer.decode if self.tokenizer else None)
+        decode = self.tokenizer.decode if self.tokenizer else None
+        adaptive = self.setting.draft_length == "adaptive"
+        ways = Ways(NUMERICS[self.setting.numerics], decode, adaptive=adaptive)
         with (
             closing(Reader(throttle=pacer, queue_depth=disk.queue_depth, block_bytes=disk.block_bytes)) as reader,
             Engine(lanes_for(self.devices), worker_for(self.devices), patience=patience, spans=spans) as engine,

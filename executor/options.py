@@ -20,7 +20,8 @@ THROTTLED: Final = ("disk", "link")
 @dataclass(frozen=True, slots=True)
 class Setting:
     """What runs a plan, whatever is asked of it: checkpoint directories, and the ways of `RunOptions` that are not a
-    request's. Raises InputError for what makes no sense."""
+    request's. `draft_length` "adaptive" lets each sequence ask for fewer candidates than the plan where little of its
+    own is accepted. Raises InputError for what makes no sense."""
 
     target: Path
     draft: Path | None = None
@@ -28,6 +29,7 @@ class Setting:
     throttle: Mapping[str, float] = field(default_factory=dict)
     emulate_gpu: bool = False
     threads: int | None = None
+    draft_length: Literal["fixed", "adaptive"] = "fixed"
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
@@ -47,6 +49,9 @@ class Setting:
         if plan.case.draft is None and self.draft is not None:
             hint = "leave out --draft, or plan again with it"
             raise InputError(f"the plan knows no draft, and {self.draft} is given", where="run", hint=hint)
+        if self.draft_length == "adaptive" and not plan.decision.policy.gamma:
+            hint = "leave out --draft-length, or give a plan that speculates"
+            raise InputError("the plan drafts nothing whose length could follow anything", where="run", hint=hint)
         if plan.case.machine.gpu is None:
             if self.emulate_gpu:
                 raise InputError("the plan has no GPU to emulate", where="run", hint="leave out --emulate-gpu")
@@ -80,6 +85,7 @@ class RunOptions:
     throttle: Mapping[str, float] = field(default_factory=dict)
     emulate_gpu: bool = False
     threads: int | None = None
+    draft_length: Literal["fixed", "adaptive"] = "fixed"
     limit: int | None = None
     resume: bool = False
     anyway: bool = False
@@ -95,7 +101,15 @@ class RunOptions:
 
     @property
     def setting(self) -> Setting:
-        return Setting(self.target, self.draft, self.numerics, self.throttle, self.emulate_gpu, self.threads)
+        return Setting(
+            self.target,
+            self.draft,
+            self.numerics,
+            self.throttle,
+            self.emulate_gpu,
+            self.threads,
+            self.draft_length,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Final, Literal
 from executor.detokenizer import Decode, Detokenizer
 from executor.speculation.sampling import Sampling
 from specsim.errors import InputError
+from specsim.simulator.lengths import UNSEEN, Seen
 
 FinishReason = Literal["eos", "stop", "length", "cancelled"]
 
@@ -18,8 +19,9 @@ GREEDY: Final = Sampling()
 @dataclass(frozen=True, slots=True)
 class Request:
     """`index` is its place among the run's requests, `id` names it. `committed` is output of before: of an earlier run,
-    or until a pause. `key` keys its random draws beside the seed, None being the index: requests of one seed that are
-    to draw each for itself differ in it. Raises InputError."""
+    or until a pause; `seen` is what its rounds had shown then of the draft. `key` keys its random draws beside the
+    seed, None being the index: requests of one seed that are to draw each for itself differ in it. Raises InputError.
+    """
 
     index: int
     id: str
@@ -28,6 +30,7 @@ class Request:
     stop: tuple[str, ...] = ()
     eos: frozenset[int] = frozenset()
     committed: tuple[int, ...] = ()
+    seen: Seen = UNSEEN
     sampling: Sampling = GREEDY
     key: int | None = None
 

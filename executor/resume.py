@@ -20,6 +20,7 @@ from executor.requests import Generation, Request
 from specsim.answer import Plan
 from specsim.errors import InputError
 from specsim.planfile import from_dict
+from specsim.simulator.lengths import UNSEEN
 from specsim.validation.record import TRACE
 
 #: differences that are told
@@ -102,6 +103,7 @@ def _restore(
         raise
     earlier = Earlier(writer.written, sum(map(len, journal.committed.values())))
     journal.committed.clear()  # what is still needed is in the requests
+    journal.seen.clear()
     return writer, left, earlier
 
 
@@ -114,7 +116,8 @@ def _remove_drafts(out: Path) -> None:
 
 def _generation(journal: Journal, request: Request, decode: Decode | None) -> Generation:
     """The request as it stood."""
-    return Generation(replace(request, committed=tuple(journal.committed.get(request.index, ()))), decode)
+    committed = tuple(journal.committed.get(request.index, ()))
+    return Generation(replace(request, committed=committed, seen=journal.seen.get(request.index, UNSEEN)), decode)
 
 
 def _id(line: bytes) -> str:

@@ -11,6 +11,7 @@ from executor.requests import Generation
 from executor.speculation.ngram import NgramIndex
 from executor.speculation.sampling import Sampling
 from executor.speculation.verify import Proposal
+from specsim.simulator.lengths import Pace
 
 NOTHING: Final = Proposal(())
 
@@ -18,13 +19,15 @@ NOTHING: Final = Proposal(())
 @dataclass(slots=True, eq=False)
 class Sequence:
     """`cache` holds K and V of all committed tokens but the last, which the next pass feeds together with what is
-    proposed to follow it. The draft's cache holds no more than that."""
+    proposed to follow it. The draft's cache holds no more than that. `pace` says how many candidates it asks for, None
+    that it always asks for the plan's number."""
 
     generation: Generation
     cache: SequenceCache
     draft_cache: SequenceCache | None = None
     ngram: NgramIndex | None = None
     proposal: Proposal = field(default=NOTHING)
+    pace: Pace | None = None
 
     @property
     def tokens(self) -> list[int]:
@@ -78,7 +81,8 @@ class Sequence:
         follows a prompt: did it in a freed place but not in a prefill, sampled tokens would depend on which."""
         if self.fresh or self.restoring:
             return 0
-        return max(0, min(gamma, self.generation.remaining - 1))
+        wanted = gamma if self.pace is None else min(gamma, self.pace.wanted)
+        return max(0, min(wanted, self.generation.remaining - 1))
 
     def rewind(self) -> None:
         """A pass was broken off: the draft's cache holds what was committed only, as the target's always does."""

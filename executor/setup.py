@@ -37,6 +37,7 @@ from specsim.memory import join_tokens, kv_staging_bytes, stage_items
 from specsim.model import Model
 from specsim.partition import whole_bytes
 from specsim.schedule.graph import Slot
+from specsim.simulator.lengths import draft_lengths
 from specsim.stages import stages
 
 #: items of the plan's memory that are allocated to last, and entered one by one when they are
@@ -49,12 +50,13 @@ NUMERICS: Final = {"exact": EXACT, "fast": FAST}
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """How a run is to be done, apart from its plan. `poison` is for tests: a ring slot that is taken over is first made
-    useless."""
+    """How a run is to be done, apart from its plan. `adaptive`: draft lengths follow what is measured. `poison` is for
+    tests: a ring slot that is taken over is first made useless."""
 
     numerics: Numerics = EXACT
     decode: Decode | None = None
     poison: bool = False
+    adaptive: bool = False
 
 
 def check_model(planned: Model, checkpoint: Checkpoint, role: str) -> None:
@@ -91,7 +93,8 @@ def prepare(
     head, embedding = _ends(plan, target, devices, reader, ledger)
     homes, rings = stores(plan, stage, target, devices, link, reader, ledger, ways)
     draft_arch = draft.architecture if draft is not None else None
-    admission = Admission(decision, stage, target.architecture, draft_arch, devices, ledger, ways.decode)
+    lengths = draft_lengths(case, decision) if ways.adaptive else None
+    admission = Admission(decision, stage, target.architecture, draft_arch, devices, ledger, ways.decode, lengths)
     batches = Batches(decision.policy, join_tokens(case.workload, decision.policy), admission)
     floor = Floor(decision, case.machine.main, batches, target.architecture, ways.numerics, head)
     context = Context(

@@ -11,6 +11,7 @@ import click
 from specsim.cli.process import hear_again
 from specsim.cli.running import (
     check_sampling,
+    draft_length_option,
     machine_options,
     models_options,
     numerics_option,
@@ -39,6 +40,7 @@ HELP: Final = """A line is a turn. And:
 @click.option("--ignore-eos", is_flag=True, help="Go on after an end token.")
 @sampling_options
 @numerics_option
+@draft_length_option
 @machine_options
 def chat(plan_file: str, **options: Any) -> None:
     """Talk with a plan's target, turn by turn.

@@ -15,6 +15,7 @@ from specsim.answer import Plan
 from specsim.cli.options import check_picture, format_option, quantity_option
 from specsim.cli.running import (
     check_sampling,
+    draft_length_option,
     draw_rounds,
     machine_options,
     numerics_option,
@@ -47,6 +48,7 @@ SAMPLE_LENGTH: Final = 100
 @click.option("--resume", metavar="DIR", help="Instead of -o: go on with the run there, as it was begun.")
 @numerics_option
 @sampling_options
+@draft_length_option
 @click.option("--max-new-tokens", type=click.IntRange(min=1), help="For prompts that say nothing; default: the plan's.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="End an output where this appears. May be repeated.")
 @click.option("--ignore-eos", is_flag=True, help="Go on after an end token.")

@@ -44,6 +44,18 @@ def numerics_option(command: Command) -> Command:
     return option(command)
 
 
+def draft_length_option(command: Command) -> Command:
+    """Whether drafts are as long as planned, or as is worth it."""
+    option = click.option(
+        "--draft-length",
+        type=click.Choice(["fixed", "adaptive"]),
+        default="fixed",
+        show_default=True,
+        help="fixed: the plan's. adaptive: less, where a sequence's own candidates are rarely accepted.",
+    )
+    return option(command)
+
+
 def machine_options(command: Command) -> Command:
     """What the machine does that the plan does not say."""
     slow = "Slow down disk or link, e.g. disk=500MB/s."
@@ -87,6 +99,7 @@ def open_to_talk(plan: Plan, options: Mapping[str, Any]) -> Any:
         rates(options["throttle"]),
         options["emulate_gpu"],
         options["threads"],
+        options["draft_length"],
     )
     opened = executor("executor.opening").open_models(
         plan, setting, executor("executor.ranks.stage").stage_of(plan, None)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from specsim.cli.running import machine_options, models_options, numerics_option, open_to_talk
+from specsim.cli.running import draft_length_option, machine_options, models_options, numerics_option, open_to_talk
 from specsim.errors import InputError
 from specsim.planfile import read_plan
 from specsim.runtime import executor
@@ -28,6 +28,7 @@ from specsim.units import KiB, parse
     help="Seconds that answers under way have when the server is asked to end.",
 )
 @numerics_option
+@draft_length_option
 @machine_options
 def serve(plan_file: str, **options: Any) -> None:
     """Answer OpenAI's clients over HTTP with a plan's target.

@@ -8,8 +8,7 @@ the run: so what is drafted for a request, and with it every random draw, is the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import msgspec
@@ -29,6 +28,33 @@ MOST_PRIOR: Final = 24.0
 CAUTION: Final = 2.0
 #: what a round counts for, once another has followed it: text changes
 FADING: Final = 0.99
+#: a sequence that is best left without candidates gets one in each so many rounds of its own all the same: text
+#: changes, and nothing else would show it. Those who began together do it in the same rounds, as to draft for one of
+#: them costs about what it costs for all
+PROBING: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a sequence's rounds have shown of its draft: a function of their (proposed, accepted) pairs in order.
+
+    `judged` candidates are those that the target had an opinion of, and `accepted` of them it took; `rounds` are all.
+    """
+
+    rounds: int = 0
+    accepted: float = 0.0
+    judged: float = 0.0
+
+    def after(self, proposed: int, accepted: int) -> Seen:
+        """And a round that has judged the first `accepted` of `proposed` tokens good, and the next one bad. Without
+        candidates it only counts."""
+        if not proposed:
+            return replace(self, rounds=self.rounds + 1)
+        judged = min(accepted + 1, proposed)
+        return Seen(self.rounds + 1, FADING * self.accepted + accepted, FADING * self.judged + judged)
+
+
+UNSEEN: Final = Seen()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,55 +66,46 @@ class DraftLengths:
     acceptance: Acceptance
     prior: float
 
-    def best(self, accepted: float, judged: float) -> int:
-        """The length that gains most tokens per second where so many of the judged tokens were accepted, were all
-        sequences like this one. At least 1: of a sequence without candidates nothing would be learnt any more.
+    def wanted(self, seen: Seen) -> int:
+        """Candidates of the next round: as many as are best, but one now and then where that is none."""
+        return self.best(seen) or int(seen.rounds % PROBING == PROBING - 1)
+
+    def best(self, seen: Seen) -> int:
+        """The length that gains most tokens per second, were all sequences like the one whose rounds were seen.
 
         The rate is the upper end of what a Beta distribution whose prior is the plan's holds for likely; positions keep
         their ratios.
         """
         gamma = len(self.seconds) - 1
         planned = sum(self.acceptance.at(i) for i in range(gamma)) / gamma
-        mean = (self.prior * planned + accepted) / (self.prior + judged)
-        rate = mean + CAUTION * math.sqrt(mean * (1 - mean) / (self.prior + judged + 1))
-        best, most = 1, 0.0
+        weight = self.prior + seen.judged
+        mean = (self.prior * planned + seen.accepted) / weight
+        rate = mean + CAUTION * math.sqrt(mean * (1 - mean) / (weight + 1))
+        best, most = 0, 1.0  # tokens of the best
         tokens = survives = 1.0
         for length in range(1, gamma + 1):
             hazard = self.acceptance.at(length - 1) * rate / planned if planned else rate
             survives *= min(1.0, hazard)
             tokens += survives
-            if tokens / self.seconds[length] > most:
-                best, most = length, tokens / self.seconds[length]
+            if tokens * self.seconds[best] > most * self.seconds[length]:
+                best, most = length, tokens
         return best
 
 
 @dataclass(slots=True, eq=False)
 class Pace:
-    """What one sequence's rounds have shown: a function of their (proposed, accepted) pairs in order, and no more."""
+    """How many candidates one sequence wants in its next round, which is asked more often than rounds are seen."""
 
     lengths: DraftLengths
-    accepted: float = 0.0
-    judged: float = 0.0
+    seen: Seen = UNSEEN
+    wanted: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.wanted = self.lengths.wanted(self.seen)
 
     def saw(self, proposed: int, accepted: int) -> None:
-        """A round has judged the first `accepted` of `proposed` tokens good, and the next one bad. Rounds without
-        candidates say nothing."""
-        if proposed:
-            self.accepted = FADING * self.accepted + accepted
-            self.judged = FADING * self.judged + min(accepted + 1, proposed)
-
-    @property
-    def wanted(self) -> int:
-        """Candidates of the next round."""
-        return self.lengths.best(self.accepted, self.judged)
-
-
-def pace_after(lengths: DraftLengths, rounds: Iterable[tuple[int, int]]) -> Pace:
-    """That of a sequence which has had these rounds, (proposed, accepted) each."""
-    pace = Pace(lengths)
-    for proposed, accepted in rounds:
-        pace.saw(proposed, accepted)
-    return pace
+        self.seen = self.seen.after(proposed, accepted)
+        self.wanted = self.lengths.wanted(self.seen)
 
 
 def draft_lengths(case: Case, decision: Decision) -> DraftLengths:

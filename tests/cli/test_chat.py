@@ -65,6 +65,7 @@ def test_a_line_is_a_turn_and_nothing_else_is_printed(planned: Path, monkeypatch
         ("", "x = 1\n" + "a long line " * 300 + "\n", "tokens, at most 400 are planned for"),
         ("--top-p 0.5", "", "--top-p: greedy decoding draws nothing"),
         ("--stop ''", "", "--stop: a stop string is empty"),
+        ("--draft-length adaptive", "", "run: the plan drafts nothing whose length could follow anything"),
         ("--max-new-tokens 1000", "x\n", "exceed the context of 432"),
     ],
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace as change
 
 from executor.metrics import Earlier, Metrics, Predicted
 from executor.options import RunOptions, RunResult
@@ -262,6 +263,16 @@ def test_a_draft_that_the_plan_decided_against_is_no_mistake() -> None:
     unknown = replace(plain, case=plain.case.plain())
     hint = "leave out --draft, or plan again with it"
     assert refused(unknown, draft=Path("small")) == f"run: the plan knows no draft, and small is given; {hint}"
+
+
+def test_without_candidates_there_is_no_draft_length_to_follow_anything() -> None:
+    drafted = plans.plan()
+    RunOptions(Path("b"), Path("p"), Path("o"), draft=Path("s"), draft_length="adaptive").setting.check(drafted)
+    policy = change(drafted.decision.policy, gamma=0, draft=None)
+    plain = replace(drafted, decision=change(drafted.decision, policy=policy))
+    hint = "leave out --draft-length, or give a plan that speculates"
+    told = f"run: the plan drafts nothing whose length could follow anything; {hint}"
+    assert refused(plain, draft_length="adaptive") == told
 
 
 def test_without_a_gpu_there_is_nothing_to_emulate_and_no_link() -> None:

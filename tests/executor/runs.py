@@ -134,11 +134,12 @@ def execute(
     devices: Devices | None = None,
     lanes: Callable[[str], Lane] = HostLane,
     record: Callable[[Commit], None] = lambda commit: None,
+    adaptive: bool = False,
 ) -> tuple[list[list[int]], Job]:
     """Run `requests`; the output tokens of each, in their order, and the job afterwards."""
     devices = devices or Devices("gpu" if made.case.machine.gpu else "cpu")
     with Engine(lanes, chaos=chaos) as engine:
-        ways = Ways(numerics, decode, poison)
+        ways = Ways(numerics, decode, poison, adaptive)
         job = prepare(made, target, draft, engine, devices, link or Link(), reader or Reader(), ways)
         job.batches.record = record
         job.run(requests if sampling is None else [replace(r, sampling=sampling) for r in requests])

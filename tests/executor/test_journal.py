@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from executor.outputs import OUTPUTS, OutputWriter
 from executor.requests import Generation, Request
 from executor.resume import begun, open_outputs
 from specsim.errors import InputError
+from specsim.simulator.lengths import Seen
 
 ASKED = Asked({"seed": 3}, {"seed": 3, "plan": {"policy": {"gamma": 4}}})
 #: one ends by its length, one by an end token, one is cut off
@@ -68,6 +70,19 @@ def lines(out: Path) -> list[bytes]:
 def test_a_run_goes_on_where_each_request_stood(out: Path) -> None:
     assert resume(out) == ({"c": (30, 31)}, Earlier(requests=2, tokens=9))
     assert lines(out) == [LINES[1], LINES[0]]
+
+
+def test_what_is_left_goes_on_with_what_its_rounds_have_shown_of_the_draft(out: Path) -> None:
+    rounds = [(0, 0), (4, 1), (0, 0), (3, 2)]
+    with Journal(out) as journal:
+        for number, (proposed, accepted) in enumerate(rounds):
+            journal.record(Commit(2, (40 + number,), proposed, accepted))
+        journal.write()
+    with Journal(out) as journal:
+        asked = RunOptions(Path("target"), Path("prompts"), out, resume=True)
+        writer, left, _ = open_outputs(journal, ASKED, REQUESTS, asked, None)
+        writer.close()
+    assert [r.seen for r in left] == [reduce(lambda seen, one: seen.after(*one), [(0, 0), *rounds], Seen())]
 
 
 def test_whatever_byte_the_outputs_were_cut_at_they_are_made_whole(out: Path) -> None:
@@ -124,6 +139,7 @@ def test_what_an_interrupt_had_written_twice_is_read_once(tmp_path: Path) -> Non
         journal.write()
     with Journal(tmp_path) as journal:
         assert {index: list(tokens) for index, tokens in journal.committed.items()} == {0: [10, 11, 12]}
+        assert journal.seen == {0: Seen(rounds=2)}
 
 
 def test_tokens_are_on_the_disk_after_a_second_and_not_at_every_write(

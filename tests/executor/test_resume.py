@@ -18,13 +18,17 @@ from executor.checkpoint.checkpoint import open_checkpoint
 from executor.options import RunOptions
 from executor.resume import begun
 from executor.run import run
+from specsim.acceptance import Acceptance
 from specsim.answer import Plan
 from specsim.errors import InputError
 from specsim.planfile import write_plan
+from specsim.simulator.lengths import DraftLengths
 from tests.executor import checkpoints, runs
 from tests.specsim import plans
 
 REQUESTS, NEW = 7, 12
+#: with which little has to be refused until less is drafted
+LENGTHS = DraftLengths((1.0, 1.3, 1.6), Acceptance.constant(0.8, "assumed", "tests"), 2.0)
 WARM = {"temperature": 1.5, "seed": 11}
 
 
@@ -78,15 +82,18 @@ def killed(after: int, share: float) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("asked", [{}, WARM], ids=["greedy", "sampled"])
+@pytest.mark.parametrize(
+    "asked", [{}, WARM, WARM | {"draft_length": "adaptive"}], ids=["greedy", "sampled", "sampled, adaptive"]
+)
 @pytest.mark.parametrize(
     "how",
     [{"strategy": "serial", "refill": True}, {"strategy": "interleaved", "model": False}],
     ids=["serial with a model", "interleaved with n-grams"],
 )
 def test_a_run_that_dies_again_and_again_ends_with_the_same_lines(
-    folder: Path, tmp_path: Path, how: dict[str, Any], asked: dict[str, Any]
+    folder: Path, tmp_path: Path, how: dict[str, Any], asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("executor.setup.draft_lengths", lambda case, decision: LENGTHS)
     plan = planned(folder, **how)
     whole = run(plan, options(folder, tmp_path / "whole", plan, **asked))
     rng = random.Random(f"{how}{asked}")
@@ -179,6 +186,7 @@ def test_another_plan_prompts_or_options_are_refused_with_what_differs(folder: P
     assert plan == planned(folder)
     assert asked == options(folder, cut, plan, resume=True, **WARM)
     assert refused(planned(folder, gamma=3), asked) == "plan policy gamma was 2 and is 3"
+    assert refused(plan, replace(asked, draft_length="adaptive")) == "draft_length was fixed and is adaptive"
     assert refused(plan, replace(asked, seed=12, top_k=3)) == "top_k was null and is 3; seed was 11 and is 12"
     threads = torch.get_num_threads()
     try:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import pytest
 
 from specsim.acceptance import Acceptance, expected_tokens
-from specsim.simulator.lengths import MOST_PRIOR, PRIOR, DraftLengths, Pace, draft_lengths, pace_after
+from specsim.simulator.lengths import FADING, MOST_PRIOR, PRIOR, PROBING, DraftLengths, Pace, Seen, draft_lengths
 from tests.specsim import plans
 
 #: seconds of a verify pass of so many candidates (a mean over sequences), and of a draft's step
@@ -19,6 +20,11 @@ MACHINES: dict[str, tuple[Verify, float]] = {
     "in between": (lambda candidates: 1 + 0.05 * candidates, 0.05),
     "slow draft": (lambda candidates: 1 + 0.02 * candidates, 0.2),
 }
+
+
+def seen(*rounds: tuple[int, int]) -> Seen:
+    """What these rounds have shown, (proposed, accepted) each."""
+    return reduce(lambda before, one: before.after(*one), rounds, Seen())
 
 
 def accepting(rate: float, spread: float = 0.0) -> Acceptance:
@@ -88,29 +94,50 @@ def test_it_is_faster_where_the_plan_hoped_for_too_much(machine: str) -> None:
     assert job.gain(0.5) > 1.0
 
 
+def test_it_is_about_as_fast_as_plain_decoding_where_nothing_is_ever_accepted() -> None:
+    """Drafting costs a fifth of a pass for each candidate: at least one in each round would cost a fifth."""
+    verify, step = MACHINES["slow draft"]
+    job = Job(verify, step, 0.8)
+    plain = 511 * verify(0)
+    assert job.seconds(np.zeros(32), np.ones((32, 512)), adaptive=True) < 1.06 * plain
+
+
 def test_it_asks_for_the_plans_length_at_first_and_for_less_when_little_is_accepted() -> None:
-    lengths = DraftLengths((1.0, 1.1, 1.2, 1.3, 1.4), accepting(0.8), PRIOR)
-    assert Pace(lengths).wanted == 4
-    assert pace_after(lengths, [(4, 4)] * 20).wanted == 4  # and never more
-    wanted = [pace_after(lengths, [(4, 0)] * rounds).wanted for rounds in range(40)]
-    assert wanted == sorted(wanted, reverse=True)
-    assert wanted[-1] == 1  # not 0: then nothing would be learnt any more
-    again = pace_after(lengths, [(4, 0)] * 40 + [(1, 1)] * 60)
-    assert again.wanted == 4
+    lengths = DraftLengths((1.0, 1.15, 1.3, 1.45, 1.6), accepting(0.8), PRIOR)
+    assert lengths.best(Seen()) == 4
+    assert lengths.best(seen(*[(4, 4)] * 20)) == 4  # and never more
+    best = [lengths.best(seen(*[(4, 0)] * rounds)) for rounds in range(200)]
+    assert best == sorted(best, reverse=True)
+    assert set(best) == {4, 3, 2, 1, 0}
+    assert lengths.best(seen(*[(4, 0)] * 40, *[(1, 1)] * 60)) == 4
+
+
+def test_a_sequence_that_is_best_left_without_candidates_tries_one_in_every_sixteenth_round() -> None:
+    """So it comes back where the text turns into something that the draft knows."""
+    pace = Pace(DraftLengths((1.0, 2.0, 3.0), accepting(0.5), PRIOR))
+    asked = []
+    for _ in range(100):
+        asked.append(pace.wanted)
+        pace.saw(pace.wanted, 0)
+    assert asked == ([0] * (PROBING - 1) + [1]) * (100 // PROBING) + [0] * (100 % PROBING)
+    cheap = Pace(DraftLengths((1.0, 1.3, 1.6), accepting(0.5), PRIOR), seen(*[(2, 0)] * 100))
+    assert cheap.lengths.best(cheap.seen) == 0
+    while cheap.wanted < 2:
+        cheap.saw(cheap.wanted, cheap.wanted)
+    assert cheap.seen.rounds < 100 + 20 * PROBING
 
 
 def test_positions_keep_the_ratios_of_the_plan() -> None:
     """The second is rarely taken: a second candidate is never worth its while, however often the first is taken."""
     lengths = DraftLengths((1.0, 1.05, 1.3), Acceptance((0.8, 0.1), "measured", "tests"), PRIOR)
-    assert Pace(lengths).wanted == 1
-    assert pace_after(lengths, [(1, 1)] * 3).wanted == 1
+    assert lengths.best(Seen()) == 1
+    assert lengths.best(seen((1, 1), (1, 1), (1, 1))) == 1
 
 
-def test_rounds_without_candidates_say_nothing() -> None:
-    """A resumed request has one more of them, its prefill: it goes on with the same lengths."""
-    lengths = DraftLengths((1.0, 1.1, 1.2, 1.3, 1.4), accepting(0.8), PRIOR)
-    some, more = pace_after(lengths, [(4, 1), (3, 0)]), pace_after(lengths, [(0, 0), (4, 1), (0, 0), (3, 0)])
-    assert (some.accepted, some.judged) == (more.accepted, more.judged)
+def test_rounds_without_candidates_say_nothing_but_count() -> None:
+    some, more = seen((4, 1), (3, 0)), seen((0, 0), (4, 1), (0, 0), (3, 0))
+    assert (some.accepted, some.judged) == (more.accepted, more.judged) == (FADING, 2 * FADING + 1)
+    assert (some.rounds, more.rounds) == (2, 4)
 
 
 def test_the_table_is_the_cost_models_and_the_prior_as_wide_as_requests_differ() -> None:
