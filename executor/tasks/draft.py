@@ -113,7 +113,8 @@ def kv_in(d: DraftContext, name: TaskName, task: Task) -> int | None:
     moved = 0
     for s, working in zip(micro.sequences, micro.caches, strict=True):
         assert s.draft_cache is not None
-        for here, there in shared_runs(working, s.draft_cache, 0, s.draft_cache.length):
+        read = s.draft_cache.length if s.candidates(d.gamma) else 0  # who drafts nothing reads nothing
+        for here, there in shared_runs(working, s.draft_cache, 0, read):
             for into, home in zip(working.arena.layers, s.draft_cache.arena.layers, strict=True):
                 moved += d.link.bring(into[:, :, here], home[:, :, there])
         working.length = s.draft_cache.length

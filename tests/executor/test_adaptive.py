@@ -18,6 +18,7 @@ from executor.requests import GREEDY, Request
 from executor.speculation.sampling import Sampling
 from specsim.acceptance import Acceptance
 from specsim.answer import Plan
+from specsim.decision import DraftPolicy
 from specsim.schedule.graph import TaskName
 from specsim.simulator.lengths import DraftLengths, Seen
 from tests.executor import checkpoints, runs
@@ -116,6 +117,22 @@ def test_sampled_tokens_do_not_depend_on_who_else_is_in_flight(
     assert alone == together[3:4]
 
 
+def test_a_draft_cache_in_ram_comes_to_the_gpu_only_where_its_sequence_drafts(
+    pair: tuple[Checkpoint, Checkpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = requests(new=20)
+    visiting = {"world": runs.World(gpu=True, kv="ram"), "draft_policy": DraftPolicy("gpu", "ram", 2)}
+    fixed, drafting = run(pair, asked, adaptive=False, **visiting)
+    monkeypatch.setattr(setup, "draft_lengths", lambda case, decision: replace(LENGTHS, seconds=(1.0, 9.0)))
+    plain, probing = run(pair, asked, **visiting)
+    assert plain == fixed
+    often, seldom = (
+        [s.bytes for s in job.engine.timeline().spans if "/draft/kv_in" in s.name] for job in (drafting, probing)
+    )
+    assert sum(moved > 0 for moved in often) > 10
+    assert sum(moved > 0 for moved in seldom) == 2, "both micro-batches, in the sixteenth round"
+
+
 def test_the_lengths_of_a_run_are_its_plans(
     pair: tuple[Checkpoint, Checkpoint], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,11 +189,15 @@ def test_without_what_its_rounds_have_shown_a_request_that_was_cut_would_go_on_o
     assert run(pair, [replace(asked[0], committed=known)], sampling=WARM)[0] != whole
 
 
-@pytest.mark.parametrize("sampling", [GREEDY, WARM], ids=["greedy", "sampled"])
 @pytest.mark.parametrize(
-    "how",
-    [{"batch": 8}, {"strategy": "interleaved", "refill": True}, {"batch": 8, "ngram": True, "refill": True}],
-    ids=["serial", "interleaved", "ngram"],
+    ("how", "sampling"),
+    [
+        ({"batch": 8}, WARM),
+        ({"batch": 8, "strategy": "serial", "refill": True}, GREEDY),
+        ({"strategy": "interleaved", "refill": True}, WARM),
+        ({"batch": 8, "ngram": True, "refill": True}, WARM),
+    ],
+    ids=["serial", "serial refilled, greedy", "interleaved", "ngram"],
 )
 def test_a_request_that_had_to_wait_goes_on_with_the_same_lengths(
     pair: tuple[Checkpoint, Checkpoint], how: dict[str, Any], sampling: Sampling
