@@ -15,7 +15,7 @@ from executor.sequence import Sequence
 from executor.speculation.verify import Proposal, require_finite, verify, verify_greedy
 from executor.weights import HeadWeights
 from specsim.decision import Decision, LayerPlacement
-from specsim.memory import LOGITS_ROWS
+from specsim.memory import logits_rows
 from specsim.schedule.graph import TaskName
 from specsim.schedule.passes import on_main
 from specsim.schedule.round import RoundShape
@@ -68,12 +68,12 @@ class Floor:
     def close_pass(self, name: TaskName, p: Pass) -> None:
         """Logits for the rows that decide, a few sequences at a time; what they decide is committed."""
         chunk: list[tuple[Sequence, range]] = []
-        rows = 0
+        rows, most = 0, logits_rows(self.decision.policy)
         for sequence, wanted in zip(p.sequences, p.head_rows, strict=True):
             if not wanted:
                 self._commit(sequence, (), 0)
                 continue
-            if rows + len(wanted) > LOGITS_ROWS and chunk:
+            if rows + len(wanted) > most and chunk:
                 self._decide(p, chunk)
                 chunk, rows = [], 0
             chunk.append((sequence, wanted))

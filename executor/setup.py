@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -110,6 +110,7 @@ def prepare(
         floor.close_pass,
         floor.live,
         ledger.enter,
+        decision.policy.chunk_tokens,
         staging(plan, stage, target, devices, ledger),
     )
     drafts = None
@@ -194,7 +195,8 @@ def _drafts(
 
     def load() -> ResidentModel:
         with ledger.taking(home, "draft weights", whole_bytes(draft.architecture.model)):
-            return load_resident(draft, ways.numerics, device, reader)
+            model = load_resident(draft, ways.numerics, device, reader)
+            return replace(model, chunk_tokens=plan.decision.policy.chunk_tokens)
 
     return DraftContext(
         policy,

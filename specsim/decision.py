@@ -18,6 +18,11 @@ Home = Literal["vram", "pinned", "pageable", "ram", "disk"]
 Processor = Literal["gpu", "cpu"]
 StrategyName = Literal["serial", "merged", "interleaved"]
 
+#: tokens of a pass that an FFN computes at once where memory is not tight
+CHUNK_TOKENS: int = 8192
+#: the fewest: the rows of EXACT's products come by so many
+LEAST_CHUNK: int = 32
+
 #: batches in flight; interleaved ones may be more where they fill the stages of a pipeline
 BATCHES: dict[str, int] = {"serial": 1, "merged": 2, "interleaved": 2}
 #: what batches are called
@@ -72,7 +77,8 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     about `part_bytes`; `expert_fetch` "routed" waits for the router and moves only the experts that are asked for;
     `refill` puts a waiting request into each freed place; `kv_positions` is the most that the caches of all sequences
     hold together, in the target's as in the draft's: None is what the longest ones may need, with less they take
-    turns.
+    turns. An FFN computes at most `chunk_tokens` tokens of a pass at once, and the head so many rows (if that is less
+    than it would), so that what they take does not grow with the batch: all chunks while the weights are there.
 
     Of a machine's devices `stages` x `tensor` are used: the target's layers are cut into `stages` runs, one after
     another (`partition.stage_layers`), and each layer's matrices into `tensor` shares, one for every device of a stage.
@@ -92,6 +98,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stages: int = 1
     tensor: int = 1
     kv_positions: int | None = None
+    chunk_tokens: int = CHUNK_TOKENS
 
     @property
     def in_flight(self) -> int:

@@ -3,7 +3,8 @@
 Phases: `prefill` (the target's sweep), `transition` (the draft's weights and prefill), `decode`. A memory's peak in
 a phase is the sum of what lives at once then. Of several devices the fullest counts, or, of a memory that the devices
 of a node share, all that these have in it. The sizes of workspaces are a contract: the executor computes FFNs in chunks
-of `CHUNK_TOKENS` and logits in chunks of `LOGITS_ROWS`, so that they do not grow with the batch.
+of the policy's `chunk_tokens` (see `chunk_rows`) and logits in chunks of `logits_rows`, so that they do not grow with
+the batch.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from typing import Final
 from specsim.attending import attention_bytes, lasting_bytes
 from specsim.case import Case
 from specsim.cost import work as cost
-from specsim.decision import MEMORY_OF, Decision, DraftPolicy, LayerPlacement, Policy, homes_of
+from specsim.decision import CHUNK_TOKENS, MEMORY_OF, Decision, DraftPolicy, LayerPlacement, Policy, homes_of
 from specsim.devices import first_of_node
 from specsim.errors import InputError
-from specsim.model import Model
+from specsim.model import FeedForward, Model
 from specsim.partition import (
     PART_BYTES,
     embedding_bytes,
@@ -34,7 +35,6 @@ from specsim.units import show
 from specsim.workload import Workload, prompt_lengths
 
 PHASES: Final = ("prefill", "transition", "decode")
-CHUNK_TOKENS: Final = 8192
 LOGITS_ROWS: Final = 1024
 #: columns of the logits that are computed at once: what a library unpacks of the head, the largest of all matrices, is
 #: no more than of others
@@ -93,6 +93,19 @@ def join_tokens(workload: Workload, policy: Policy | None = None) -> float:
     return float(max(JOIN_TOKENS, workload.prompt_tokens_max + restored))
 
 
+def chunk_rows(ffn: FeedForward, parts: int, chunk_tokens: float) -> float:
+    """Rows of a product at most in an FFN of so many `parts`: the tokens of a chunk, and of a MoE those of them that
+    its fullest part is asked for."""
+    if not ffn.is_moe:
+        return chunk_tokens
+    return min(chunk_tokens * ffn.top_k / parts * IMBALANCE, chunk_tokens * ffn.top_k)
+
+
+def logits_rows(policy: Policy) -> int:
+    """Rows of logits at once: whole sequences of a chunk."""
+    return min(LOGITS_ROWS, max(policy.chunk_tokens, policy.gamma + 1))
+
+
 def workspaces(
     model: Model,
     tokens: float,
@@ -101,15 +114,17 @@ def workspaces(
     *,
     batches: int = 1,
     part_bytes: int = PART_BYTES,
+    chunk_tokens: int = CHUNK_TOKENS,
 ) -> Items:
     """Activations of a pass over `tokens` tokens per batch on its main processor. Batches take turns in all of
     them but the hidden states."""
-    size, chunk = model.element_bytes, min(tokens, CHUNK_TOKENS)
+    size, chunk = model.element_bytes, min(tokens, chunk_tokens)
     ffn = 0.0
     for kind in model.ffn_kinds:
         units = layer_units(model, kind, part_bytes)
-        routed = min(chunk * kind.top_k / units.parts * IMBALANCE, chunk * kind.top_k) if kind.is_moe else chunk
-        ffn = max(ffn, routed * (2 * model.hidden + 3 * kind.width) * size)
+        # Between the parts of a dense FFN, gate, up and down, something of all tokens has to be kept.
+        kept = (tokens - chunk) * kind.width if units.parts > 1 and not kind.is_moe else 0.0
+        ffn = max(ffn, (chunk_rows(kind, units.parts, chunk) * (2 * model.hidden + 3 * kind.width) + kept) * size)
     heads = 2 * model.heads + 2 * model.kv_heads
     items = {
         "hidden states": 3 * cost.hidden_bytes(model, tokens) * batches,
@@ -175,15 +190,22 @@ def fixed_items(case: Case, policy: Policy, *, first: bool = True) -> Peaks:
     sweeps = min(2, policy.stages)  # one arrives while another is computed
     tokens = policy.batch * (policy.gamma + 1) + joining
     prefill = workspaces(
-        target, wave, policy.prefill_micro_batches, swept, batches=sweeps, part_bytes=policy.part_bytes
+        target,
+        wave,
+        policy.prefill_micro_batches,
+        min(swept, logits_rows(policy)),
+        batches=sweeps,
+        part_bytes=policy.part_bytes,
+        chunk_tokens=policy.chunk_tokens,
     )
     decode = workspaces(
         target,
         tokens,
         policy.verify_micro_batches,
-        tokens if first else 0,
+        min(tokens, logits_rows(policy)) if first else 0,
         batches=policy.batches,
         part_bytes=policy.part_bytes,
+        chunk_tokens=policy.chunk_tokens,
     )
     if fast == "ram":
         most = longest[0] + workload.output_tokens + policy.gamma
@@ -229,7 +251,7 @@ def draft_items(case: Case, policy: Policy, draft: DraftPolicy) -> Peaks:
     most = max(float(DRAFT_TOKENS), float(case.workload.prompt_tokens_max + case.workload.output_tokens))
     catch_up = working if draft.kv == "none" else micro + joining
     for phase, tokens in (("transition", min(working, most)), ("decode", min(catch_up, most))):
-        spaces = workspaces(model, tokens, 1, micro, part_bytes=policy.part_bytes)
+        spaces = workspaces(model, tokens, 1, micro, part_bytes=policy.part_bytes, chunk_tokens=policy.chunk_tokens)
         if home == "ram":
             spaces = _in_turns(model, spaces, *_drafting(case, policy, draft, phase, tokens))
         peaks[phase][home]["draft workspace"] = sum(spaces.values())

@@ -12,6 +12,7 @@ from specsim.bounded import short
 from specsim.case import Case
 from specsim.decision import (
     BATCHES,
+    LEAST_CHUNK,
     LETTERS,
     AttentionPlacement,
     Decision,
@@ -103,6 +104,9 @@ def check(case: Case, decision: Decision, where: str) -> None:
     for name in ("batch", "batches", "prefill_batch", "part_bytes", "verify_micro_batches", "prefill_micro_batches"):
         if getattr(policy, name) < 1:
             raise InputError(f"policy.{name} is {getattr(policy, name)}", where=where, hint="it must be 1 or more")
+    if policy.chunk_tokens < LEAST_CHUNK:
+        what, hint = f"policy.chunk_tokens is {policy.chunk_tokens}", f"it must be {LEAST_CHUNK} or more"
+        raise InputError(what, where=where, hint=hint)
     for name in ("batch", "prefill_batch", "prefill_micro_batches", "ring_slots", "gamma"):
         most = _MOST_CANDIDATES if name == "gamma" else _MOST
         if getattr(policy, name) > most:

@@ -19,7 +19,7 @@ from executor.architecture import Architecture
 from executor.decoder.numerics import Numerics, rms_norm
 from executor.decoder.products import MOST_ROWS, best_rows
 from executor.weights import AttentionWeights, ExpertWeights, PartWeights, Router
-from specsim.memory import CHUNK_TOKENS
+from specsim.decision import CHUNK_TOKENS
 
 #: rows of an expert's output that are weighted and added at once: bounds what is held in wide dtypes
 COMBINE_ROWS: Final = 256
@@ -68,13 +68,16 @@ def feed_forward(
     routing: Routing | None,
     into: Tensor,
     inner: Tensor | None = None,
+    *,
+    most_rows: int = CHUNK_TOKENS,
 ) -> None:
     """Adds to `into` [T, h] what this part's experts give for normed [T, h]; without routing, what expert 0 gives.
 
     A dense FFN in three parts is three calls, gate, up, down, with the same `inner` [T, f], which carries the
-    intermediate between them (uninitialised at first). A part need not hold experts that no token was sent to.
+    intermediate between them (uninitialised at first). A part need not hold experts that no token was sent to. Products
+    have at most `most_rows` rows.
     """
-    most = MOST_ROWS if normed.device.type == "cpu" else CHUNK_TOKENS
+    most = min(MOST_ROWS, most_rows) if normed.device.type == "cpu" else most_rows
     if routing is None:
         for first in range(0, normed.shape[0], most):
             rows = slice(first, first + most)

@@ -36,6 +36,7 @@ from executor.decoder.packed import Packed
 from executor.decoder.products import pack_agreeing
 from executor.decoder.rope import rotation
 from executor.weights import AttentionWeights, ExpertWeights, HeadWeights, PartWeights
+from specsim.decision import CHUNK_TOKENS
 from specsim.errors import InputError
 
 CPU: Final = torch.device("cpu")
@@ -45,13 +46,14 @@ K = TypeVar("K", bound=Hashable)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ResidentModel:
-    """`layers`: each layer's attention and the parts of its FFN."""
+    """`layers`: each layer's attention and the parts of its FFN, which computes at most `chunk_tokens` rows at once."""
 
     arch: Architecture
     layers: list[tuple[AttentionWeights, list[PartWeights]]]
     embedding: Tensor  # [V, h]
     head: HeadWeights
     numerics: Numerics
+    chunk_tokens: int = CHUNK_TOKENS
 
     def forward(
         self, ids: Tensor, segments: Sequence[Segment], caches: Sequence[SequenceCache], rows: Tensor
@@ -76,7 +78,7 @@ class ResidentModel:
             if routing is None and len(parts) > 1:
                 inner = normed.new_empty(len(ids), arch.model.layer_ffn(layer).width)
             for part in parts:
-                blocks.feed_forward(numerics, part, normed, routing, into, inner)
+                blocks.feed_forward(numerics, part, normed, routing, into, inner, most_rows=self.chunk_tokens)
             hidden = blocks.finish(numerics, [into], hidden)
         return blocks.logits(arch, numerics, self.head, hidden[rows])
 

@@ -136,6 +136,7 @@ def serve(
         _commit,
         arrivals.live,
         ledger.enter,
+        decision.policy.chunk_tokens,
         staging(plan, stage, target, devices, ledger),
     )
     lowering = Lowering(plan, engine, context, None, arrivals.placements)

@@ -48,6 +48,7 @@ class Context:
     close_pass: Callable[[TaskName, Pass], None]
     live: Callable[[TaskName], bool]
     enter: Callable[[str], None]  # a phase of the memory's plan
+    chunk_tokens: int  # of a pass, in an FFN at once
     staging: dict[Slot, Tensor] = field(default_factory=dict)  # buffers for K and V that visit VRAM
     visitors: dict[tuple[str, int, int | None], Visitor] = field(default_factory=dict)  # by visit, layer, micro-batch
     passes: dict[str, Pass] = field(default_factory=dict)

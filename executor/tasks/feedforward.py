@@ -9,6 +9,7 @@ from executor.devices import CPU
 from executor.passes import Pass, Routed
 from executor.tasks.context import Context, layer_of, visit
 from executor.tasks.rows import down, up
+from specsim.memory import chunk_rows
 from specsim.schedule.graph import Task, TaskName
 
 
@@ -29,7 +30,8 @@ def ffn(c: Context, name: TaskName, task: Task) -> int | None:
         p.outputs[processor] = layer, into
         p.between.pop(("inner", None), None)
     if part:  # routed fetching may leave a part without experts
-        feed_forward(c.numerics, part, normed, rows.routing, into, _inner(c, p, layer, normed))
+        most = int(chunk_rows(c.arch.model.layer_ffn(layer), c.homes.parts[layer], c.chunk_tokens))
+        feed_forward(c.numerics, part, normed, rows.routing, into, _inner(c, p, layer, normed), most_rows=max(1, most))
     return 0
 
 

@@ -43,7 +43,8 @@ def _fixes(words: Sequence[str]) -> dict[str, Any]:
 
 
 def _value(name: str, text: str) -> Any:
-    whole = ("gamma", "batch", "ring_slots", "prefill_batch", "draft_batch", "stages", "tensor", "batches")
+    whole = ("gamma", "batch", "ring_slots", "prefill_batch", "chunk_tokens", "draft_batch")
+    whole += ("stages", "tensor", "batches")
     kinds: dict[str, type] = dict.fromkeys(whole, int) | {"refill": bool}
     if name not in kinds:
         return text

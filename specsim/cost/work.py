@@ -7,6 +7,7 @@ gated FFNs and experts. Bytes are traffic on the memory beside the processor: we
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -80,26 +81,30 @@ def attention_core(model: Model, shape: PassShape) -> Work:
     )
 
 
-def feed_forward(model: Model, ffn: FeedForward, tokens: float, share: float = 1.0) -> Work:
+def feed_forward(
+    model: Model, ffn: FeedForward, tokens: float, share: float = 1.0, most_rows: float = math.inf
+) -> Work:
     """`share` of a layer's gated FFN: 6 T k h f FLOPs, weights of the distinct experts read once, router 2 T h E.
 
-    Every expert is a call of its own: grouped products of ragged experts are not to be had on every processor.
+    Every expert is a call of its own: grouped products of ragged experts are not to be had on every processor. Products
+    have at most `most_rows` rows; where there are more, each chunk of them reads the weights anew.
     """
     if tokens <= 0:
         return Work("gemm", 0.0, 0.0, 1.0)
     distinct = distinct_experts(ffn, tokens)
     routed = tokens * ffn.top_k
     flops = 6 * routed * model.hidden * ffn.width + 2 * tokens * model.router_parameters(ffn)
-    weights = distinct * model.expert_parameters(ffn)
+    rows = max(1.0, routed / distinct)
+    chunks = max(1.0, rows / most_rows)
+    weights = distinct * model.expert_parameters(ffn) * chunks
     activations = routed * (2 * model.hidden + 3 * ffn.width)
     size = model.element_bytes * share
-    rows = max(1.0, routed / distinct)
-    calls = max(1.0, distinct * share)
+    calls = max(1.0, distinct * share) * chunks
     return Work(
         "gemm",
         flops * share,
         (weights + activations) * size,
-        rows,
+        rows / chunks,
         calls,
         model.dtype,
         op="expert" if ffn.is_moe else "dense",

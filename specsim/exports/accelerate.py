@@ -12,13 +12,14 @@ from typing import Any
 
 from specsim.answer import Plan
 from specsim.case import Case
+from specsim.decision import CHUNK_TOKENS
 from specsim.errors import InfeasibleError
 from specsim.exports.accelerate_script import SCRIPT
 from specsim.exports.choice import in_flight, sequences
 from specsim.exports.export import Engine, Export, Speed, documented
 from specsim.exports.losses import losses
 from specsim.exports.modules import Module, assign, modules
-from specsim.memory import CHUNK_TOKENS, workspaces
+from specsim.memory import workspaces
 from specsim.partition import embedding_bytes, head_bytes
 from specsim.systems import accelerate
 from specsim.systems.outcome import run

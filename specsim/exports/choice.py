@@ -9,8 +9,9 @@ from typing import Final, Generic, TypeVar
 
 from specsim.answer import Plan
 from specsim.case import Case
+from specsim.decision import CHUNK_TOKENS
 from specsim.errors import InfeasibleError
-from specsim.memory import CHUNK_TOKENS, kv_positions
+from specsim.memory import kv_positions
 from specsim.systems.layers import cache_bytes
 from specsim.systems.outcome import Outcome, run
 from specsim.systems.policies import excess, padded_shape

@@ -12,9 +12,9 @@ from typing import Final
 
 from specsim.case import Case
 from specsim.cost.work import distinct_experts, kv_bytes
-from specsim.decision import BATCHES, LETTERS, Policy, StrategyName
+from specsim.decision import BATCHES, CHUNK_TOKENS, LEAST_CHUNK, LETTERS, Policy, StrategyName
 from specsim.errors import InputError, UnknownNameError
-from specsim.memory import CHUNK_TOKENS, capped_positions, kv_positions, workspaces
+from specsim.memory import capped_positions, kv_positions, workspaces
 from specsim.partition import PART_BYTES
 from specsim.schedule.lower import STRATEGIES
 from specsim.stages import stages
@@ -37,6 +37,10 @@ SWEEP_SHARE: Final = 0.25
 #: the most that a prefill sweep is cut further. Sweeps that compute for longer than weights stream cost nothing, and
 #: what smaller activations leave free holds weights in every round; where that is, the search finds out
 MOST_CUTS: Final = 16
+#: tokens that FFNs compute at once: where memory is tight also fewer, as all chunks pass while the weights are there
+CHUNKS: Final = (CHUNK_TOKENS, 2048, 512, 128, LEAST_CHUNK)
+#: share of the fast memory from which on what FFNs and head compute with is too much to be overlooked
+TIGHT: Final = 1 / 32
 #: share of the fast memory that one part of an FFN may take: a ring of three of them takes less than a twentieth, and
 #: the memory is left for weights that stay, which no pass has to wait for
 PART_SHARE: Final = 1 / 64
@@ -88,6 +92,7 @@ class Fixed:
     stages: int | None = None
     tensor: int | None = None
     batches: int | None = None  # in flight over the stages of a pipeline
+    chunk_tokens: int | None = None
 
     def __post_init__(self) -> None:
         _one_of("strategy", self.strategy, tuple(STRATEGIES))
@@ -98,6 +103,7 @@ class Fixed:
         _one_of("placement", self.placement, ("layers",))
         _one_of("draft_kv", self.draft_kv, ("vram", "ram", "none"))
         least_of = {"gamma": 0, "batch": 1, "ring_slots": 0, "prefill_batch": 1, "draft_batch": 1}
+        least_of["chunk_tokens"] = LEAST_CHUNK
         for name, least in (least_of | {"stages": 1, "tensor": 1, "batches": 2}).items():
             number = getattr(self, name)
             if number is not None and (not isinstance(number, int) or number < least):
@@ -192,6 +198,7 @@ def make(
     fetch: str,
     fixed: Fixed,
     cuts: float = 1,
+    chunk_tokens: int = CHUNK_TOKENS,
 ) -> Candidate:
     """The candidate with these numbers; the others follow from them."""
     batches, workload = most_batches(strategy, fixed), case.workload
@@ -200,7 +207,9 @@ def make(
         batches = max(BATCHES[strategy], batches - 1)  # none is drafted for
     case = stages(case, split)[0].case
     in_flight = batch * batches
-    prefill_batch = min(fixed.prefill_batch or math.ceil(_prefill_batch(case, in_flight) / cuts), in_flight)
+    chunk_tokens = fixed.chunk_tokens or chunk_tokens
+    most = _prefill_batch(case, in_flight, chunk_tokens)
+    prefill_batch = min(fixed.prefill_batch or math.ceil(most / cuts), in_flight)
     prompts = float(prompt_lengths(workload)[:prefill_batch].sum())
     refill = workload.requests > in_flight if fixed.refill is None else fixed.refill
     micro = micro_batches(case, batch * (gamma + 1), CHUNK_TOKENS)
@@ -221,8 +230,24 @@ def make(
         stages=split.stages,
         tensor=split.tensor,
         kv_positions=_kv_positions(case, fixed),
+        chunk_tokens=chunk_tokens,
     )
     return Candidate(strategy, policy, cuts)
+
+
+def finer(case: Case, fixed: Fixed, c: Candidate) -> Candidate | None:
+    """The candidate with the next smaller chunks that take less; None where there are none, or memory is not tight."""
+    policy = c.policy
+    tokens = float(prompt_lengths(case.workload)[: policy.prefill_batch].sum())
+    budget = case.machine.budgets()[case.machine.fast]
+    spaces = workspaces(case.target, tokens, 1, 0.0, part_bytes=policy.part_bytes, chunk_tokens=policy.chunk_tokens)
+    if fixed.chunk_tokens is not None or spaces["ffn workspace"] < TIGHT * budget:
+        return None
+    numbers = policy.gamma, policy.batch, policy.ring_slots, policy.expert_fetch
+    for chunk in CHUNKS:
+        if chunk < min(policy.chunk_tokens, tokens):
+            return make(case, c.strategy, *numbers, fixed, c.cuts, chunk)
+    return None
 
 
 def micro_batches(case: Case, tokens: float, most: float) -> int:
@@ -258,7 +283,7 @@ def part_bytes(case: Case) -> int:
     return 1 << (int(max(LEAST_PART_BYTES, min(share, PART_BYTES))).bit_length() - 1)
 
 
-def _prefill_batch(case: Case, in_flight: int) -> int:
+def _prefill_batch(case: Case, in_flight: int, chunk_tokens: int) -> int:
     """The most prompts whose activations take no more than their share of the fast memory, halving from all."""
     lengths = prompt_lengths(case.workload)
     budget = SWEEP_SHARE * case.machine.budgets()[case.machine.fast]
@@ -266,7 +291,8 @@ def _prefill_batch(case: Case, in_flight: int) -> int:
     while batch > 1:
         tokens = float(lengths[:batch].sum())
         micro = min(micro_batches(case, tokens, PREFILL_TOKENS), batch)
-        if sum(workspaces(case.target, tokens, micro, batch, part_bytes=part_bytes(case)).values()) <= budget:
+        sizes = {"part_bytes": part_bytes(case), "chunk_tokens": chunk_tokens}
+        if sum(workspaces(case.target, tokens, micro, batch, **sizes).values()) <= budget:
             break
         batch = math.ceil(batch / 2)
     return batch

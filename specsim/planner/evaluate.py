@@ -284,12 +284,14 @@ class Evaluator:
         shape += PassShape(0.0, tokens, tokens * (self.context + 1) / 2, 0.0, 0.0)
         batches = 1 if strategy == "interleaved" else policy.batches
         routed = policy.expert_fetch == "routed"
-        option = PassOption("verify", batches, policy.verify_micro_batches, policy.part_bytes, routed, self.tensor)
+        numbers = policy.verify_micro_batches, policy.part_bytes, routed, self.tensor, policy.chunk_tokens
+        option = PassOption("verify", batches, *numbers)
         return self._pass_loads(option, shape, policy)
 
     def prefill_loads(self, policy: Policy) -> PassLoads:
         shape = prefill_shape(self.lengths[: policy.prefill_batch].tolist(), self.case.target.sliding_window)
-        option = PassOption("prefill", 1, policy.prefill_micro_batches, policy.part_bytes, False, self.tensor)
+        numbers = policy.prefill_micro_batches, policy.part_bytes, False, self.tensor, policy.chunk_tokens
+        option = PassOption("prefill", 1, *numbers)
         return self._pass_loads(option, shape, policy)
 
     def _pass_loads(self, option: PassOption, shape: PassShape, policy: Policy) -> PassLoads:

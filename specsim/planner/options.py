@@ -14,7 +14,15 @@ from specsim.case import Case
 from specsim.cost import timing
 from specsim.cost.shapes import PassShape
 from specsim.cost.work import kv_bytes
-from specsim.decision import MEMORY_OF, AttentionPlacement, DraftPolicy, LayerPlacement, PartPlacement, Policy
+from specsim.decision import (
+    CHUNK_TOKENS,
+    MEMORY_OF,
+    AttentionPlacement,
+    DraftPolicy,
+    LayerPlacement,
+    PartPlacement,
+    Policy,
+)
 from specsim.hardware import Machine
 from specsim.memory import PINNABLE, held_positions, kv_layer_bytes
 from specsim.model import FeedForward, Model
@@ -142,6 +150,7 @@ class PassOption:
     part_bytes: int
     routed: bool
     tensor: int = 1
+    chunk_tokens: int = CHUNK_TOKENS
 
 
 def pass_loads(
@@ -167,6 +176,7 @@ def pass_loads(
             option.part_bytes,
             option.routed,
             Layout((range(len(layers)),), option.tensor),
+            option.chunk_tokens,
         )
         # Batches of one pass overlap, so the chain is that of one of them; the pools serve them all.
         alone, *rest = (_lower(plan, shape, "AB"[:n], machine) for n in sorted({1, option.batches}))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from specsim.case import Case
-from specsim.decision import BATCHES, StrategyName
+from specsim.decision import BATCHES, LEAST_CHUNK, StrategyName
 from specsim.memory import peak_items, shortfall
 from specsim.planner.candidates import (
     GAMMAS,
@@ -21,6 +21,7 @@ from specsim.planner.candidates import (
     Candidate,
     Fixed,
     batch_sizes,
+    finer,
     like,
     make,
     most_batches,
@@ -100,7 +101,7 @@ def replan(case: Case, fixed: Fixed, carried: Carried, *, speculate: bool = Fals
     others = [
         other for c in tops for other in _others(case, fixed, c) if walk.seconds(other) <= ALIKE * walk.seconds(c)
     ]
-    swept = [walk.sweeps(c) for c in tops]
+    swept = [walk.chunks(walk.sweeps(c)) for c in tops]
     heard = [
         *map(walk.simulate, dict.fromkeys((*tops, *others, *swept))),
         *_as_it_was(walk, carried, speculate=speculate),
@@ -145,11 +146,17 @@ class _Walk:
             while LEAST_CUTS <= (cuts := c.cuts * factor) <= MOST_CUTS:
                 policy = c.policy
                 numbers = policy.gamma, policy.batch, policy.ring_slots, policy.expert_fetch
-                other = make(self.case, c.strategy, *numbers, self.fixed, cuts)
+                other = make(self.case, c.strategy, *numbers, self.fixed, cuts, policy.chunk_tokens)
                 if other.policy == policy or self.seconds(other) >= self.seconds(c):
                     break
                 c = other
         return c
+
+    def chunks(self, best: Candidate) -> Candidate:
+        """`best` with smaller chunks where they are large beside the memory, for as long as promises rise."""
+        while (other := finer(self.case, self.fixed, best)) is not None and self.seconds(other) < self.seconds(best):
+            best = other
+        return best
 
     def shrink(self, seeds: Sequence[Candidate]) -> list[Candidate]:
         """What fits of the seeds with the smallest ring that overlaps, their gamma or the least, and prefill sweeps
@@ -205,7 +212,9 @@ def _made(case: Case, fixed: Fixed, seed: Candidate, requests: int) -> Iterator[
     policy = seed.policy
     for size in (policy.batch, round(policy.batch * case.workload.requests / requests)):
         batch = fixed.batch or max(1, min(size, most))
-        yield make(case, strategy, gamma, batch, policy.ring_slots, policy.expert_fetch, fixed, seed.cuts)  # type: ignore[arg-type]
+        yield make(
+            case, strategy, gamma, batch, policy.ring_slots, policy.expert_fetch, fixed, seed.cuts, policy.chunk_tokens
+        )  # type: ignore[arg-type]
 
 
 def _shrunk(case: Case, fixed: Fixed, seed: Candidate, halvings: int) -> Iterator[Candidate]:
@@ -214,8 +223,10 @@ def _shrunk(case: Case, fixed: Fixed, seed: Candidate, halvings: int) -> Iterato
     batch, slots = max(1, policy.batch >> halvings), min(policy.ring_slots, LEAST_RING)
     least = GAMMAS[0] if policy.gamma and fixed.gamma is None else policy.gamma
     for gamma in dict.fromkeys((policy.gamma, least)):
+        finest = make(case, seed.strategy, gamma, batch, slots, policy.expert_fetch, fixed, MOST_CUTS, LEAST_CHUNK)
         for cuts in dict.fromkeys((seed.cuts, max(seed.cuts, MOST_CUTS // 4), MOST_CUTS)):
-            yield make(case, seed.strategy, gamma, batch, slots, policy.expert_fetch, fixed, cuts)
+            yield make(case, seed.strategy, gamma, batch, slots, policy.expert_fetch, fixed, cuts, policy.chunk_tokens)
+        yield finest
 
 
 def _steps(case: Case, fixed: Fixed, c: Candidate) -> Iterator[Candidate]:
@@ -225,7 +236,8 @@ def _steps(case: Case, fixed: Fixed, c: Candidate) -> Iterator[Candidate]:
     sizes = batch_sizes(case.workload.requests, policy.batches)
     batches = _beside(sizes, policy.batch) if fixed.batch is None else []
     for gamma, batch in [(gamma, policy.batch) for gamma in gammas] + [(policy.gamma, batch) for batch in batches]:
-        yield make(case, c.strategy, gamma, batch, policy.ring_slots, policy.expert_fetch, fixed, c.cuts)
+        numbers = gamma, batch, policy.ring_slots, policy.expert_fetch
+        yield make(case, c.strategy, *numbers, fixed, c.cuts, policy.chunk_tokens)
 
 
 def _others(case: Case, fixed: Fixed, c: Candidate) -> Iterator[Candidate]:
@@ -237,7 +249,8 @@ def _others(case: Case, fixed: Fixed, c: Candidate) -> Iterator[Candidate]:
         cuts = min(2 * c.cuts, MOST_CUTS)
         batch = math.ceil(policy.in_flight / BATCHES[strategy])
         own = like(fixed, c)
-        yield make(case, strategy, policy.gamma, batch, policy.ring_slots, policy.expert_fetch, own, cuts)
+        numbers = policy.gamma, batch, policy.ring_slots, policy.expert_fetch
+        yield make(case, strategy, *numbers, own, cuts, policy.chunk_tokens)
 
 
 def _beside(values: tuple[int, ...], value: int) -> list[int]:

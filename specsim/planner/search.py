@@ -22,6 +22,7 @@ from specsim.planner.candidates import (
     Candidate,
     Fixed,
     candidates,
+    finer,
     least_demanding,
     make,
 )
@@ -207,12 +208,15 @@ class Search:
         def near(
             gamma: int = policy.gamma, batch: int = policy.batch, slots: int = policy.ring_slots, cuts: float = c.cuts
         ) -> Candidate:
-            return make(self.case, c.strategy, gamma, batch, slots, policy.expert_fetch, fixed, cuts)
+            numbers = gamma, batch, slots, policy.expert_fetch
+            return make(self.case, c.strategy, *numbers, fixed, cuts, policy.chunk_tokens)
 
         if fixed.prefill_batch is None:
             for cuts in (2 * c.cuts, c.cuts / 2):
                 if 1 <= cuts <= MOST_CUTS and near(cuts=cuts).policy != policy:
                     yield near(cuts=cuts)
+        if (finer_chunks := finer(self.case, fixed, c)) is not None:
+            yield finer_chunks
         if fixed.ring_slots is None and policy.ring_slots:
             for slots in (0, *RING_SLOTS):
                 if slots != policy.ring_slots:

@@ -75,8 +75,17 @@ def append_prefill(
     swept: Deps = ()
     for number, start in enumerate(range(0, len(lengths), policy.prefill_batch), first):
         shape = prefill_shape(lengths[start : start + policy.prefill_batch], case.target.sliding_window)
-        micro_batches = policy.prefill_micro_batches
-        plan = PassPlan(model, layers, machine.main, "prefill", number, micro_batches, policy.part_bytes, layout=place)
+        plan = PassPlan(
+            model,
+            layers,
+            machine.main,
+            "prefill",
+            number,
+            policy.prefill_micro_batches,
+            policy.part_bytes,
+            layout=place,
+            chunk_tokens=policy.chunk_tokens,
+        )
         done = lower_pass(b, plan, {"A": shape}, {"A": ends})["A"]
         swept += done
         if policy.stages == 1:  # else a sweep need not have come home before the next one sets out

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from specsim.cost import work as cost
 from specsim.cost.shapes import PassShape
 from specsim.cost.work import Work
-from specsim.decision import AttentionPlacement, LayerPlacement, PartPlacement
+from specsim.decision import CHUNK_TOKENS, AttentionPlacement, LayerPlacement, PartPlacement
 from specsim.devices import on
+from specsim.memory import chunk_rows
 from specsim.model import Model
 from specsim.partition import LayerUnits, layer_units
 from specsim.schedule.graph import Builder, Ring, Slot
@@ -40,6 +41,7 @@ class PassPlan:
     part_bytes: int
     routed: bool = False
     layout: Layout | None = None
+    chunk_tokens: int = CHUNK_TOKENS
 
     def stages(self) -> Layout:
         """Which layers are where."""
@@ -278,8 +280,9 @@ class _LayerWalk:
         self, site: str, part: int, where: PartPlacement, units: LayerUnits, fetched: Deps, inputs: Deps
     ) -> int:
         if units not in self._ffn:
-            model = self.plan.model
-            self._ffn[units] = (cost.feed_forward(model, units.ffn, self.shape.tokens, 1 / units.parts),)
+            most_rows = chunk_rows(units.ffn, units.parts, self.plan.chunk_tokens)
+            work = cost.feed_forward(self.plan.model, units.ffn, self.shape.tokens, 1 / units.parts, most_rows)
+            self._ffn[units] = (work,)
         if where.processor != self.plan.main:
             if self._ffn_out is None or self._ffn_out[0] != site:
                 down = self.add(f"{self.prefix}/{site}/ffn_out", "d2h", "transfer", self.hidden, inputs)

@@ -83,6 +83,7 @@ class RoundLowering:
             policy.part_bytes,
             policy.expert_fetch == "routed",
             layout(self.case, policy),
+            policy.chunk_tokens,
         )
         state.verified |= lower_pass(self.b, plan, shapes, after)
 

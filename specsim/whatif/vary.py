@@ -80,7 +80,10 @@ def _fields() -> dict[str, Field]:
     for name in ("gpu", "vram_bw", "cpu", "dram"):
         found.append(Field(f"{name.replace('_', '-')}-factor", "scale", name, "ratio"))
     found += [Field(name, "fix", name, "whole", even=True) for name in ("gamma", "ring_slots", "stages", "tensor")]
-    found += [Field(name, "fix", name, "whole") for name in ("batch", "batches", "prefill_batch", "draft_batch")]
+    found += [
+        Field(name, "fix", name, "whole")
+        for name in ("batch", "batches", "prefill_batch", "draft_batch", "chunk_tokens")
+    ]
     found += [
         Field(name, "fix", name, "text")
         for name in ("strategy", "expert_fetch", "attention", "kv", "ffn", "placement", "draft_kv")

@@ -275,3 +275,33 @@ def test_drafting_from_the_text_takes_room_for_candidates_only() -> None:
     assert items(case, drafting, "decode", "vram").keys() == items(case, plain, "decode", "vram").keys()
     more = items(case, drafting, "decode", "vram")["kv"] - items(case, plain, "decode", "vram")["kv"]
     assert more == 2 * 4 * 2 * 12  # layers, sequences, candidates, bytes of K and V
+
+
+# chunks
+
+
+def test_smaller_chunks_take_less() -> None:
+    """64 tokens in chunks of 32, logits of 32 rows instead of 64: of 16 sequences with 3 candidates each."""
+    case = stories.case(work=stories.workload(requests=16), draft=stories.even(vocab=10))
+    decoding = items(case, plan(batch=16, gamma=3, chunk_tokens=32), "decode", "vram")
+    wanted = spaces(64, 32) | {"ffn workspace": 32 * 32 * 2.0}
+    wanted["allocator rounding"] = 0.03 * sum(size for item, size in wanted.items() if item != "allocator rounding")
+    assert {name: decoding[name] for name in wanted} == pytest.approx(wanted)
+
+
+def test_a_dense_ffn_in_parts_keeps_what_lies_between_them_of_all_tokens() -> None:
+    model = stories.model()
+    chunked, whole = (
+        memory.workspaces(model, 1000, 1, 0, part_bytes=1, chunk_tokens=chunk)["ffn workspace"] for chunk in (100, 1000)
+    )
+    assert whole - chunked == 900 * (2 * model.hidden + 2 * model.ffn.width) * 2
+
+
+def test_rows_of_an_expert_are_those_that_a_chunk_asks_the_fullest_for() -> None:
+    assert memory.chunk_rows(stories.model().ffn, 3, 256) == 256
+    assert [memory.chunk_rows(FeedForward(8, 8, 2), parts, 256) for parts in (1, 2, 8)] == [512, 512, 128]
+
+
+def test_logits_come_by_whole_sequences() -> None:
+    rows = [memory.logits_rows(Policy(40, 4, 1, 4, 2, chunk_tokens=chunk)) for chunk in (32, 100, 8192)]
+    assert rows == [41, 100, LOGITS_ROWS]

@@ -185,3 +185,11 @@ def test_one_pass_reads_every_weight_once() -> None:
     vectors = (not_multiplied(model) + model.layers * model.router_parameters(model.ffn)) * 2
     embedding = model.embedding_parameters * 2
     assert 2 * some - more == pytest.approx(model.weight_bytes - embedding - vectors, rel=1e-12)
+
+
+def test_products_in_chunks_read_the_weights_once_for_each() -> None:
+    whole, chunked = cost.feed_forward(TINY, TINY.ffn, 64), cost.feed_forward(TINY, TINY.ffn, 64, most_rows=16)
+    assert (chunked.flops, chunked.activations, chunked.rows) == (whole.flops, whole.activations, 16)
+    assert chunked.calls == 4 * whole.calls
+    assert chunked.bytes - whole.bytes == 3 * (whole.bytes - whole.activations)
+    assert cost.feed_forward(TINY, TINY.ffn, 64, most_rows=64) == whole
