@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any, Final
@@ -14,8 +15,8 @@ from executor.ranks.pulse import BEAT_S, MISSED_BEATS
 from executor.ranks.world import Channel, RankError, World
 
 _TICK_S: Final = 0.1
-#: whoever starts ranks stops all where one is gone; the closed connection has told which by then
-_NOTICED_S: Final = 1.0
+#: whoever starts ranks stops all where one is gone; the closed connection has told which by then, on a busy machine too
+_NOTICED_S: Final = 5.0
 _LEAVE_S: Final = 5.0
 
 
@@ -134,4 +135,7 @@ class Crew:
         later.daemon = True
         later.start()
         if self._engine is None and not self._left:
+            until = time.monotonic() + _NOTICED_S
+            while self.error is None and time.monotonic() < until:
+                time.sleep(_TICK_S)
             raise self.error or RankError("stopped by SIGTERM")
