@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any, Final
 
@@ -17,7 +16,7 @@ from executor.ranks.world import Channel, RankError, World
 _TICK_S: Final = 0.1
 #: whoever starts ranks stops all where one is gone; the closed connection has told which by then, on a busy machine too
 _NOTICED_S: Final = 5.0
-_LEAVE_S: Final = 5.0
+_LEAVE_S: Final = 0.5
 
 
 class Crew:
@@ -58,7 +57,7 @@ class Crew:
         self._left = True
         self._over.set()
         for thread in self._threads:
-            thread.join(timeout=_LEAVE_S)
+            thread.join(_LEAVE_S)
         # Whoever sends SIGTERM because a rank is gone must not keep this one from telling which.
         signal.signal(signal.SIGTERM, self._handler if error is None else signal.SIG_IGN)
 
@@ -76,10 +75,7 @@ class Crew:
         if self._left:
             return
         self._left = True
-        for channel in self.world.desks.values():
-            with suppress(RankError):
-                tell(channel, End(failed=True))
-        self.world.abort()
+        self.world.abort(lambda desk: tell(desk, End(failed=True)))
 
     def dismiss(self) -> list[Share]:
         """All is done: what each of ranks 1, 2, ... did. Raises RankError likewise."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from types import TracebackType
 from typing import Final
 
@@ -21,6 +24,8 @@ from specsim.errors import SpecsimError
 JOIN_TIMEOUT: Final = timedelta(minutes=2)
 #: a stage waits for rows as long as the others compute; who is gone is noticed by its closed connection
 PATIENCE: Final = timedelta(days=365)
+#: for what ends in order
+_LEAVE_S: Final = 2.0
 #: no message ever has this tag
 _NO_TAG: Final = 1
 
@@ -126,10 +131,26 @@ class World:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        if dist.is_initialized():
+        if error is None:  # else the process ends, and a connection to a rank that is gone may not end in order
             dist.destroy_process_group()
 
-    def abort(self) -> None:
-        """End all that waits for other ranks, and what of theirs waits for this one. May be called again."""
-        for channel in (self.back, self.on, *self.desks.values()) if dist.is_initialized() else ():
-            channel.abort()
+    def abort(self, last: Callable[[Channel], None] = lambda desk: None) -> None:
+        """End all that waits for other ranks, and what of theirs waits for this one; before, each desk hears the `last`
+        word. No channel waits for another's, and none is waited for long: its peer may be gone."""
+
+        def leave(desk: Channel) -> None:
+            with suppress(RankError):
+                last(desk)
+            desk.abort()
+
+        ends: list[Callable[[], None]] = [
+            self.back.abort,
+            self.on.abort,
+            *(partial(leave, desk) for desk in self.desks.values()),
+        ]
+        threads = [threading.Thread(target=end, name="specsim leave", daemon=True) for end in ends]
+        for thread in threads:
+            thread.start()
+        until = time.monotonic() + _LEAVE_S
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))

@@ -181,7 +181,7 @@ def test_a_rank_that_is_silent_ends_the_run() -> None:
             assert closed.wait(30.0)
             raise RankError("rank 1 is gone")
 
-    world = cast(World, type("Two", (), {"desks": {1: Silence()}, "abort": lambda self: closed.set()})())
+    world = cast(World, type("Two", (), {"desks": {1: Silence()}, "abort": lambda self, last: closed.set()})())
     with (
         pytest.raises(RankError, match="rank 1 has been silent for 30 beats"),
         Engine() as engine,
