@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 import msgspec
@@ -11,6 +11,12 @@ import msgspec
 from specsim.errors import InputError
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+#: fields that are whole numbers
+WHOLE: Final = (
+    *("gamma", "batch", "ring_slots", "prefill_batch", "chunk_tokens", "draft_batch"),
+    *("stages", "tensor", "batches"),
+)
 
 
 def fix_options(command: F) -> F:
@@ -43,9 +49,7 @@ def _fixes(words: Sequence[str]) -> dict[str, Any]:
 
 
 def _value(name: str, text: str) -> Any:
-    whole = ("gamma", "batch", "ring_slots", "prefill_batch", "chunk_tokens", "draft_batch")
-    whole += ("stages", "tensor", "batches")
-    kinds: dict[str, type] = dict.fromkeys(whole, int) | {"refill": bool}
+    kinds: dict[str, type] = dict.fromkeys(WHOLE, int) | {"refill": bool}
     if name not in kinds:
         return text
     try:

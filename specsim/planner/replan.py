@@ -212,9 +212,8 @@ def _made(case: Case, fixed: Fixed, seed: Candidate, requests: int) -> Iterator[
     policy = seed.policy
     for size in (policy.batch, round(policy.batch * case.workload.requests / requests)):
         batch = fixed.batch or max(1, min(size, most))
-        yield make(
-            case, strategy, gamma, batch, policy.ring_slots, policy.expert_fetch, fixed, seed.cuts, policy.chunk_tokens
-        )  # type: ignore[arg-type]
+        kept = policy.ring_slots, policy.expert_fetch, fixed, seed.cuts, policy.chunk_tokens
+        yield make(case, strategy, gamma, batch, *kept)  # type: ignore[arg-type]
 
 
 def _shrunk(case: Case, fixed: Fixed, seed: Candidate, halvings: int) -> Iterator[Candidate]:
