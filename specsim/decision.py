@@ -78,7 +78,8 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `refill` puts a waiting request into each freed place; `kv_positions` is the most that the caches of all sequences
     hold together, in the target's as in the draft's: None is what the longest ones may need, with less they take
     turns. An FFN computes at most `chunk_tokens` tokens of a pass at once, and the head so many rows (if that is less
-    than it would), so that what they take does not grow with the batch: all chunks while the weights are there.
+    than it would), so that what they take does not grow with the batch: all chunks while the weights are there. The
+    draft reads prompts by as many tokens.
 
     Of a machine's devices `stages` x `tensor` are used: the target's layers are cut into `stages` runs, one after
     another (`partition.stage_layers`), and each layer's matrices into `tensor` shares, one for every device of a stage.

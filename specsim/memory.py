@@ -106,6 +106,11 @@ def logits_rows(policy: Policy) -> int:
     return min(LOGITS_ROWS, max(policy.chunk_tokens, policy.gamma + 1))
 
 
+def prompt_tokens_at_once(chunk_tokens: int) -> int:
+    """Tokens of prompts that the draft reads at once: a chunk, in whole sequences (or one, if it is longer)."""
+    return min(DRAFT_TOKENS, chunk_tokens)
+
+
 def workspaces(
     model: Model,
     tokens: float,
@@ -248,9 +253,10 @@ def draft_items(case: Case, policy: Policy, draft: DraftPolicy) -> Peaks:
     if draft.waits and home == "vram":
         for phase in PHASES:
             peaks[phase]["ram"]["draft weights (to load)"] = float(whole_bytes(model))
-    most = max(float(DRAFT_TOKENS), float(case.workload.prompt_tokens_max + case.workload.output_tokens))
+    longest = float(case.workload.prompt_tokens_max + case.workload.output_tokens)
     catch_up = working if draft.kv == "none" else micro + joining
-    for phase, tokens in (("transition", min(working, most)), ("decode", min(catch_up, most))):
+    reads = max(prompt_tokens_at_once(policy.chunk_tokens), longest)
+    for phase, tokens in (("transition", min(working, reads)), ("decode", min(catch_up, max(DRAFT_TOKENS, longest)))):
         spaces = workspaces(model, tokens, 1, micro, part_bytes=policy.part_bytes, chunk_tokens=policy.chunk_tokens)
         if home == "ram":
             spaces = _in_turns(model, spaces, *_drafting(case, policy, draft, phase, tokens))

@@ -52,6 +52,7 @@ class DraftContext:
     working_arena: Callable[[int], KvArena]  # of so many places
     enter: Callable[[str], None]  # a phase of the memory's plan
     streamed: bool
+    prompt_tokens: int  # of prompts, at once
     model: ResidentModel | None = None
     shares: dict[str, int] = field(default_factory=dict)  # micro-batches of a visit, counted as its tasks come in
     under_way: dict[tuple[str, int], Micro] = field(default_factory=dict)
@@ -100,7 +101,8 @@ def prefill(d: DraftContext, name: TaskName, task: Task) -> int | None:
         micro.known = [0] * len(micro.sequences)
     feeds = [s.tokens[cache.length : -1] for s, cache in zip(micro.sequences, micro.caches, strict=True)]
     lacking = [i for i, feed in enumerate(feeds) if feed]  # after a broken-off wave not all do
-    _forward(d, [micro.caches[i] for i in lacking], [feeds[i] for i in lacking], logits=False)
+    caches = [micro.caches[i] for i in lacking]
+    _forward(d, caches, [feeds[i] for i in lacking], d.prompt_tokens, logits=False)
     if not d.streamed:
         d.close(name)
     return 0 if lacking else None
@@ -148,7 +150,7 @@ def forward(d: DraftContext, name: TaskName, task: Task) -> int | None:
     caches = [micro.caches[i] for i in taking]
     feeds = [(micro.sequences[i].tokens + micro.tokens[i])[micro.caches[i].length :] for i in taking]
     if taking:
-        logits = _forward(d, caches, feeds, logits=True)
+        logits = _forward(d, caches, feeds, DRAFT_TOKENS, logits=True)
         for i, token, probs in zip(
             taking, *_choose(d, [micro.sequences[i] for i in taking], step, logits), strict=True
         ):
@@ -197,15 +199,17 @@ def _alike(sequences: list[Sequence]) -> dict[Sampling, list[int]]:
     return alike
 
 
-def _forward(d: DraftContext, caches: list[SequenceCache], feeds: list[list[int]], *, logits: bool) -> Tensor:
-    """Feed tokens to sequences, whole ones at a time and at most `DRAFT_TOKENS` tokens at once, or one longer sequence:
+def _forward(
+    d: DraftContext, caches: list[SequenceCache], feeds: list[list[int]], most: int, *, logits: bool
+) -> Tensor:
+    """Feed tokens to sequences, whole ones at a time and at most `most` tokens at once, or one longer sequence:
     the logits [n, V] of each one's last token, if they are wanted."""
     assert d.model is not None, "the draft's weights are loaded before its first task"
     rows = []
     first = 0
     while first < len(feeds):
         last, tokens = first + 1, len(feeds[first])
-        while last < len(feeds) and tokens + len(feeds[last]) <= DRAFT_TOKENS:
+        while last < len(feeds) and tokens + len(feeds[last]) <= most:
             tokens += len(feeds[last])
             last += 1
         rows.append(_feed(d, caches[first:last], feeds[first:last], logits))

@@ -240,9 +240,10 @@ class Evaluator:
         return self._draft_loads[key]
 
     def _transition(self, policy: Policy, draft: DraftPolicy) -> Loads:
-        key = (policy.in_flight, policy.batch, draft)
+        key = (policy.in_flight, policy.batch, draft, policy.chunk_tokens)
         if key not in self._transition_loads:
-            graph = lower_transition(self.case, policy.gamma, draft, self.lengths[: policy.in_flight].tolist())
+            lengths = self.lengths[: policy.in_flight].tolist()
+            graph = lower_transition(self.case, policy.gamma, draft, lengths, policy.chunk_tokens)
             self._transition_loads[key] = measure(graph, self.case.machine, waiting_loads=True)
         return self._transition_loads[key]
 

@@ -6,14 +6,15 @@ and loads that run ahead know no boundary between them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from specsim.case import Case
 from specsim.cost import work as cost
 from specsim.cost.shapes import prefill_shape
-from specsim.decision import Decision, DraftPolicy
-from specsim.memory import draft_slots
+from specsim.decision import CHUNK_TOKENS, Decision, DraftPolicy
+from specsim.memory import DRAFT_TOKENS, draft_slots, prompt_tokens_at_once
 from specsim.schedule.drafting import draft_stream, micro_batches
 from specsim.schedule.graph import Builder, Graph
 from specsim.schedule.passes import Deps, PassPlan, lower_pass, on_main
@@ -92,7 +93,8 @@ def append_prefill(
             ends, swept = done, done
     ends = swept or after
     b.round_ends.append(ends)
-    ends = _append_transition(b, case, policy.gamma, policy.draft, [*lengths, *others], ends, first)
+    read = [*lengths, *others]
+    ends = _append_transition(b, case, policy.gamma, policy.draft, read, ends, first, policy.chunk_tokens)
     b.round_ends.append(ends)
     return ends
 
@@ -113,10 +115,12 @@ def lower_prefill(case: Case, decision: Decision, lengths: Sequence[float]) -> G
     return b.graph()
 
 
-def lower_transition(case: Case, gamma: int, draft: DraftPolicy, lengths: Sequence[float]) -> Graph:
+def lower_transition(
+    case: Case, gamma: int, draft: DraftPolicy, lengths: Sequence[float], chunk_tokens: int = CHUNK_TOKENS
+) -> Graph:
     """Only the draft's part of a prefill: load its weights if they had to wait, and fill its KV."""
     b = Builder(ring_slots=0)
-    b.round_ends.append(_append_transition(b, case, gamma, draft, lengths, (), 0))
+    b.round_ends.append(_append_transition(b, case, gamma, draft, lengths, (), 0, chunk_tokens))
     return b.graph()
 
 
@@ -128,6 +132,7 @@ def _append_transition(
     lengths: Sequence[float],
     after: Deps,
     number: int,
+    chunk_tokens: int,
 ) -> Deps:
     draft = case.draft
     if gamma == 0 or policy is None or draft is None:
@@ -143,7 +148,10 @@ def _append_transition(
         return ready
     count = micro_batches(policy, len(lengths))
     whole = prefill_shape(lengths, draft.sliding_window)
-    work = cost.whole_pass(draft, whole.split(count))
+    # Products of `DRAFT_TOKENS` rows are as quick as larger ones; in smaller chunks each reads all weights.
+    at_once = prompt_tokens_at_once(chunk_tokens)
+    chunks = math.ceil(whole.tokens / count / at_once) if at_once < DRAFT_TOKENS else 1
+    work = tuple(cost.repeat(one, chunks) for one in cost.whole_pass(draft, whole.split(count * max(1, chunks))))
     kv_out = (cost.copy(draft.layers * cost.kv_bytes(draft, whole.tokens / count)),)
     streamed = gpu and policy.processor == "gpu" and policy.kv == "ram"
     ends = []

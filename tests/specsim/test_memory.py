@@ -305,3 +305,9 @@ def test_rows_of_an_expert_are_those_that_a_chunk_asks_the_fullest_for() -> None
 def test_logits_come_by_whole_sequences() -> None:
     rows = [memory.logits_rows(Policy(40, 4, 1, 4, 2, chunk_tokens=chunk)) for chunk in (32, 100, 8192)]
     assert rows == [41, 100, LOGITS_ROWS]
+
+
+def test_the_draft_reads_prompts_by_chunks_too() -> None:
+    assert drafting(draft_plan(chunk_tokens=11))["transition"]["vram"]["draft workspace"] == pytest.approx(
+        sum(spaces(11, 2).values())
+    )
