@@ -26,7 +26,7 @@ from executor.tasks.context import Context
 from executor.tasks.draft import DraftContext
 from specsim.answer import Plan
 from specsim.decision import Decision
-from specsim.schedule.lower import NEXT_WAVE
+from specsim.schedule.lower import NEXT_WAVE, sweeps
 from specsim.schedule.round import RoundShape
 
 #: tasks that run when another has run out of memory are waited for so long, before all goes on without them
@@ -124,7 +124,6 @@ class Job:
 
     def _wave(self, on_tick: Callable[[], None]) -> None:
         decision = self.decision
-        batch = decision.policy.prefill_batch
         sequences = self.batches.next_wave()
         if not sequences:  # who waited was cancelled
             return
@@ -133,8 +132,8 @@ class Job:
         self.floor.shapes = {}
         wave = Wave(decision, [len(s.tokens) - s.cache.length for s in new], others, self.sweeps, self.floor.shapes)
         self.waves.append(wave)
-        for number, first in enumerate(range(0, len(new), batch), self.sweeps):
-            self.floor.sweeps[number] = new[first : first + batch]
+        for number, sweep in enumerate(sweeps(self.plan.case, decision.policy, wave.lengths), self.sweeps):
+            self.floor.sweeps[number] = new[sweep]
         self.sweeps += max(1, len(self.floor.sweeps))  # the transition has a number, even where nothing is swept
         with self._spend("prefill"):
             self.announce(Prefill(wave.first_sweep, tuple(wave.lengths)))

@@ -20,6 +20,7 @@ from executor.decoder.cache import Segment, SequenceCache
 from executor.decoder.rope import Rotation
 from executor.sequence import Sequence
 from specsim.decision import LayerPlacement
+from specsim.schedule.sweeps import deal
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,18 +95,6 @@ class Pass:
             whole.routing = Routing(routing.experts.new_empty(shape), routing.weights.new_empty(shape))
         whole.routing.experts[rows] = routing.experts
         whole.routing.weights[rows] = routing.weights
-
-
-def deal(lengths: Many[int], shares: int) -> list[list[int]]:
-    """Deal sequences to `shares` micro-batches, longest first, each into the emptiest so far: the fullest then holds
-    at most the mean and one longest sequence, which is what the plan's memory counts on. Returns their indices."""
-    dealt: list[list[int]] = [[] for _ in range(shares)]
-    loads = [0] * shares
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        emptiest = loads.index(min(loads))
-        dealt[emptiest].append(i)
-        loads[emptiest] += lengths[i]
-    return [sorted(share) for share in dealt]
 
 
 def pack(layers: tuple[LayerPlacement, ...], sequences: Many[Sequence], micro_batches: int) -> Pass:

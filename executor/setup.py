@@ -33,7 +33,7 @@ from executor.weights import HeadWeights
 from specsim.answer import Plan
 from specsim.decision import DraftPolicy
 from specsim.errors import InputError
-from specsim.memory import join_tokens, kv_staging_bytes, prompt_tokens_at_once, stage_items
+from specsim.memory import draft_tokens, join_tokens, kv_staging_bytes, stage_items
 from specsim.model import Model
 from specsim.partition import whole_bytes
 from specsim.schedule.graph import Slot
@@ -210,6 +210,6 @@ def _drafts(
         partial(KvArena.empty, draft.architecture, devices=device),
         ledger.enter,
         streamed=home == "vram" and policy.kv == "ram",
-        prompt_tokens=prompt_tokens_at_once(plan.decision.policy.chunk_tokens),
+        prompt_tokens=draft_tokens(plan.case.workload, plan.decision.policy, policy),
         model=None if policy.waits else load(),
     )

@@ -86,11 +86,40 @@ def capped_positions(case: Case, byte_count: float, *, draft: bool) -> int:
     return positions
 
 
+def longest_read(workload: Workload, policy: Policy) -> int:
+    """Tokens that a sequence may have to read at once: a prompt, and where caches may have to be restored also what
+    followed it."""
+    return _longest_first(workload)[0] + (workload.output_tokens if policy.kv_positions is not None else 0)
+
+
+def sweep_tokens(workload: Workload, policy: Policy) -> float:
+    """Tokens of a prefill sweep, or one sequence has more: the longest prompts, as many as a sweep takes and there is
+    room for; what is restored may be longer, so that fewer sequences make a sweep."""
+    prompts = sum(_longest_first(workload)[: policy.prefill_batch])
+    most = prompts if policy.kv_positions is None else min(prompts, policy.kv_positions)
+    return float(max(most, longest_read(workload, policy)))
+
+
+def sweep_rows(workload: Workload, policy: Policy) -> float:
+    """Tokens of the fullest micro-batch of a sweep, or one sequence has more: prompts, likewise."""
+    longest, micro = _longest_first(workload)[0], policy.prefill_micro_batches
+    tokens = sweep_tokens(workload, policy)
+    return min(tokens, math.ceil(policy.prefill_batch / micro) * longest, tokens / micro + longest * (micro > 1))
+
+
+def draft_tokens(workload: Workload, policy: Policy, draft: DraftPolicy) -> int:
+    """Tokens that the draft reads at once in its prefill, or one sequence has more: prompts, likewise."""
+    prompts = sum(_longest_first(workload)[: min(draft.micro_batch, policy.batch)])
+    return max(min(prompt_tokens_at_once(policy.chunk_tokens), prompts), longest_read(workload, policy))
+
+
 def join_tokens(workload: Workload, policy: Policy | None = None) -> float:
-    """Tokens that newcomers may bring to one verify pass: their prompts, and where caches may have to be restored also
-    what followed these."""
-    restored = workload.output_tokens if policy is not None and policy.kv_positions is not None else 0
-    return float(max(JOIN_TOKENS, workload.prompt_tokens_max + restored))
+    """Tokens that newcomers may bring to one verify pass, or one of them has more: their prompts, and where caches may
+    have to be restored also what followed these."""
+    if policy is None or policy.kv_positions is None:
+        return float(max(JOIN_TOKENS, workload.prompt_tokens_max))
+    prompts = sum(_longest_first(workload)[: policy.batch])
+    return float(max(min(JOIN_TOKENS, prompts, policy.kv_positions), longest_read(workload, policy)))
 
 
 def chunk_rows(ffn: FeedForward, parts: int, chunk_tokens: float) -> float:
@@ -179,10 +208,7 @@ def fixed_items(case: Case, policy: Policy, *, first: bool = True) -> Peaks:
     target, workload = case.target, case.workload
     fast = case.machine.fast
     ring = ring_bytes(case, policy)
-    longest = _longest_first(workload)
-    wave = float(sum(longest[: policy.prefill_batch]))
-    if policy.kv_positions is not None:  # some prompts are read again, with what followed them
-        wave = min(kv_positions(workload, policy.prefill_batch, 0), float(policy.kv_positions))
+    wave = sweep_tokens(workload, policy)
     joining = join_tokens(workload, policy) if policy.refill else 0.0
     peaks: Peaks = {phase: {memory: {} for memory in case.machine.budgets()} for phase in PHASES}
     for phase in PHASES:
@@ -213,20 +239,38 @@ def fixed_items(case: Case, policy: Policy, *, first: bool = True) -> Peaks:
         chunk_tokens=policy.chunk_tokens,
     )
     if fast == "ram":
-        most = longest[0] + workload.output_tokens + policy.gamma
-        read = most if policy.kv_positions is not None else longest[0]
-        micro = policy.prefill_micro_batches
-        rows = min(wave, math.ceil(policy.prefill_batch / micro) * read, wave / micro + read * (micro > 1))
-        at_once = math.ceil(policy.batch / policy.verify_micro_batches)
-        attending = attention_bytes(target, rows, math.ceil(rows / read), read)
-        prefill = _in_turns(target, prefill, wave, sweeps, attending)
-        attending = attention_bytes(target, at_once * (policy.gamma + 1), at_once, most)
-        if joining:
-            attending = max(attending, attention_bytes(target, joining, math.ceil(joining / most), most))
-        decode = _in_turns(target, decode, tokens, policy.batches, attending)
+        prefill = _in_turns(target, prefill, wave, sweeps, _prefill_attention(case, policy))
+        decode = _in_turns(target, decode, tokens, policy.batches, _decode_attention(case, policy, joining))
     peaks["prefill"][fast] |= prefill
     peaks["decode"][fast] |= decode
     return peaks
+
+
+def _prefill_attention(case: Case, policy: Policy) -> float:
+    """What attention on the CPU takes for a micro-batch of a sweep: of prompts, or of sequences that are restored,
+    which are fewer and longer."""
+    prompt, restored = _longest_first(case.workload)[0], longest_read(case.workload, policy)
+    rows = sweep_rows(case.workload, policy)
+    shapes = {(rows, prompt), (max(rows, restored), restored)}
+    return max(attention_bytes(case.target, rows, max(1, rows // read), read) for rows, read in shapes)
+
+
+def _decode_attention(case: Case, policy: Policy, joining: float) -> float:
+    """Likewise, for a verify pass with its newcomers' tokens. Where caches are capped, either many sequences take part
+    or long ones."""
+    workload, at_once = case.workload, math.ceil(policy.batch / policy.verify_micro_batches)
+    most = float(_longest_first(workload)[0] + workload.output_tokens + policy.gamma)
+    context = most
+    if policy.kv_positions is not None:
+        at_once = min(at_once, max(1, policy.kv_positions // (min(_longest_first(workload)) + 1 + policy.gamma)))
+        context = min(most, max(policy.kv_positions / at_once, policy.gamma + 1.0))
+    taken = attention_bytes(case.target, at_once * (policy.gamma + 1), at_once, context)
+    if policy.kv_positions is not None:
+        few = max(1, min(at_once, int(policy.kv_positions // most)))
+        taken = max(taken, attention_bytes(case.target, few * (policy.gamma + 1), few, most))
+    if joining:
+        taken = max(taken, attention_bytes(case.target, joining, math.ceil(joining / most), most))
+    return taken
 
 
 def draft_slots(policy: Policy, draft: DraftPolicy) -> int:
@@ -255,8 +299,8 @@ def draft_items(case: Case, policy: Policy, draft: DraftPolicy) -> Peaks:
             peaks[phase]["ram"]["draft weights (to load)"] = float(whole_bytes(model))
     longest = float(case.workload.prompt_tokens_max + case.workload.output_tokens)
     catch_up = working if draft.kv == "none" else micro + joining
-    reads = max(prompt_tokens_at_once(policy.chunk_tokens), longest)
-    for phase, tokens in (("transition", min(working, reads)), ("decode", min(catch_up, max(DRAFT_TOKENS, longest)))):
+    reads = draft_tokens(case.workload, policy, draft)
+    for phase, tokens in (("transition", reads), ("decode", min(catch_up, max(DRAFT_TOKENS, longest)))):
         spaces = workspaces(model, tokens, 1, micro, part_bytes=policy.part_bytes, chunk_tokens=policy.chunk_tokens)
         if home == "ram":
             spaces = _in_turns(model, spaces, *_drafting(case, policy, draft, phase, tokens))
@@ -280,9 +324,9 @@ def _drafting(case: Case, policy: Policy, draft: DraftPolicy, phase: str, tokens
     output = case.workload.output_tokens + policy.gamma
     sequences = min(draft.micro_batch, policy.batch)
     if phase == "transition":
-        again = output if policy.kv_positions is not None else 0  # read again with what followed the prompt
-        tokens = min(tokens, sum(longest[:sequences]) + again * sequences)
-        sequences, output = min(sequences, math.ceil(tokens / (longest[0] + again))), again
+        read = longest_read(case.workload, policy)
+        few = attention_bytes(case.draft, tokens, max(1, tokens // read), read)
+        return tokens, 1, max(few, attention_bytes(case.draft, tokens, max(1, tokens // longest[0]), longest[0]))
     return tokens, 1, attention_bytes(case.draft, tokens, sequences, longest[0] + output)
 
 

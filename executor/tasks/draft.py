@@ -13,7 +13,6 @@ from executor.decoder.cache import KvArena, Segment, SequenceCache, shared_runs
 from executor.decoder.numerics import argmax
 from executor.decoder.resident import ResidentModel
 from executor.links import Link
-from executor.passes import deal
 from executor.sequence import Sequence
 from executor.speculation.draws import Purpose, uniform
 from executor.speculation.sampling import Sampling, distribution, draw
@@ -22,6 +21,7 @@ from executor.tasks.context import visit
 from specsim.decision import DraftPolicy
 from specsim.memory import DRAFT_TOKENS
 from specsim.schedule.graph import Task, TaskName
+from specsim.schedule.sweeps import deal
 
 
 @dataclass(slots=True, eq=False)

@@ -20,6 +20,7 @@ from specsim.schedule.graph import Builder, Graph
 from specsim.schedule.passes import Deps, PassPlan, lower_pass, on_main
 from specsim.schedule.round import RoundLowering, RoundShape, RoundState
 from specsim.schedule.strategies import interleaved, merged, serial
+from specsim.schedule.sweeps import sweeps
 from specsim.stages import layout, one_share
 
 STRATEGIES: Final[dict[str, Callable[[RoundLowering, RoundState], None]]] = {
@@ -65,17 +66,17 @@ def append_prefill(
     """Append sweeps over the target's layers for prompts of the given `lengths`, then the draft's own prefill; returns
     the tasks that end it. The ends of the sweeps and of the transition become two entries of `b.round_ends`.
 
-    A sweep takes `prefill_batch` prompts, so its weights are streamed once for all of them. Sweeps are numbered from
-    `first`, and the transition has the number of the first; the first sweep waits for `after`, its loads do not. Sweeps
-    follow one another, over several stages closely. `others` are the lengths of sequences that the target has prefilled
-    before; the draft may lack them.
+    A sweep takes `prefill_batch` prompts (see `sweeps`), so its weights are streamed once for all of them. Sweeps are
+    numbered from `first`, and the transition has the number of the first; the first sweep waits for `after`, its loads
+    do not. Sweeps follow one another, over several stages closely. `others` are the lengths of sequences that the
+    target has prefilled before; the draft may lack them.
     """
     policy, machine = decision.policy, case.machine
     layers, place, model = on_main(decision.layers, machine.main), layout(case, policy), one_share(case, policy)
     ends = after
     swept: Deps = ()
-    for number, start in enumerate(range(0, len(lengths), policy.prefill_batch), first):
-        shape = prefill_shape(lengths[start : start + policy.prefill_batch], case.target.sliding_window)
+    for number, sweep in enumerate(sweeps(case, policy, lengths), first):
+        shape = prefill_shape(lengths[sweep], case.target.sliding_window)
         plan = PassPlan(
             model,
             layers,
