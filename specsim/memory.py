@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
-from specsim.attending import attention_bytes, lasting_bytes
+from specsim.attending import KV_BLOCK, attention_bytes, lasting_bytes
 from specsim.case import Case
 from specsim.cost import work as cost
 from specsim.decision import CHUNK_TOKENS, MEMORY_OF, Decision, DraftPolicy, LayerPlacement, Policy, homes_of
@@ -92,10 +92,21 @@ def longest_read(workload: Workload, policy: Policy) -> int:
     return _longest_first(workload)[0] + (workload.output_tokens if policy.kv_positions is not None else 0)
 
 
+def admitted(workload: Workload, policy: Policy) -> int:
+    """Sequences that begin together at most. Where caches are capped, each takes whole blocks while there are some, for
+    its prompt and its first round, and the last one only what it needs (see `executor.admission`)."""
+    if policy.kv_positions is None:
+        return policy.in_flight
+    shortest = min(_longest_first(workload))
+    needed = shortest + min(workload.output_tokens, 1 + policy.gamma)
+    each = min(shortest + workload.output_tokens, math.ceil(needed / KV_BLOCK) * KV_BLOCK)
+    return min(policy.in_flight, max(1, 1 + (policy.kv_positions - needed) // each))
+
+
 def sweep_tokens(workload: Workload, policy: Policy) -> float:
     """Tokens of a prefill sweep, or one sequence has more: the longest prompts, as many as a sweep takes and there is
     room for; what is restored may be longer, so that fewer sequences make a sweep."""
-    prompts = sum(_longest_first(workload)[: policy.prefill_batch])
+    prompts = sum(_longest_first(workload)[: min(policy.prefill_batch, admitted(workload, policy))])
     most = prompts if policy.kv_positions is None else min(prompts, policy.kv_positions)
     return float(max(most, longest_read(workload, policy)))
 
@@ -104,12 +115,13 @@ def sweep_rows(workload: Workload, policy: Policy) -> float:
     """Tokens of the fullest micro-batch of a sweep, or one sequence has more: prompts, likewise."""
     longest, micro = _longest_first(workload)[0], policy.prefill_micro_batches
     tokens = sweep_tokens(workload, policy)
-    return min(tokens, math.ceil(policy.prefill_batch / micro) * longest, tokens / micro + longest * (micro > 1))
+    at_once = min(policy.prefill_batch, admitted(workload, policy))
+    return min(tokens, math.ceil(at_once / micro) * longest, tokens / micro + longest * (micro > 1))
 
 
 def draft_tokens(workload: Workload, policy: Policy, draft: DraftPolicy) -> int:
     """Tokens that the draft reads at once in its prefill, or one sequence has more: prompts, likewise."""
-    prompts = sum(_longest_first(workload)[: min(draft.micro_batch, policy.batch)])
+    prompts = sum(_longest_first(workload)[: min(draft.micro_batch, policy.batch, admitted(workload, policy))])
     return max(min(prompt_tokens_at_once(policy.chunk_tokens), prompts), longest_read(workload, policy))
 
 

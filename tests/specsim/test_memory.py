@@ -191,7 +191,7 @@ def test_a_draft_that_keeps_its_cache_in_vram() -> None:
     weights, cache = {"draft weights": DRAFT_BYTES}, {"draft kv": 12 * 4 * (4 + 5 + 2.0)}
     assert peaks["prefill"]["vram"] == weights
     assert peaks["decode"]["vram"] == weights | cache | {"draft workspace": sum(spaces(2, 2).values())}
-    assert peaks["transition"]["vram"] == weights | cache | {"draft workspace": sum(spaces(22, 2).values())}
+    assert peaks["transition"]["vram"] == weights | cache | {"draft workspace": sum(spaces(8, 2).values())}
     assert peaks["decode"]["ram"] == {}
 
 
