@@ -26,8 +26,9 @@ from executor.tasks.context import Context
 from executor.tasks.draft import DraftContext
 from specsim.answer import Plan
 from specsim.decision import Decision
-from specsim.schedule.lower import NEXT_WAVE, sweeps
+from specsim.schedule.lower import NEXT_WAVE
 from specsim.schedule.round import RoundShape
+from specsim.schedule.sweeps import sweeps
 
 #: tasks that run when another has run out of memory are waited for so long, before all goes on without them
 ENDING_S: Final = 60.0
