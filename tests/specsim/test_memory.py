@@ -308,6 +308,6 @@ def test_logits_come_by_whole_sequences() -> None:
 
 
 def test_the_draft_reads_prompts_by_chunks_too() -> None:
-    assert drafting(draft_plan(chunk_tokens=11))["transition"]["vram"]["draft workspace"] == pytest.approx(
-        sum(spaces(11, 2).values())
+    assert drafting(draft_plan(chunk_tokens=5))["transition"]["vram"]["draft workspace"] == pytest.approx(
+        sum(spaces(5, 2).values())
     )
