@@ -112,14 +112,23 @@ class Batches:
         return self.in_flight
 
     def regroup(self, policy: Policy, join_tokens: float) -> None:
-        """A wave was broken off: all who were in flight pause, and take part in the next one, under another policy."""
-        for generation in self._sweep():
+        """A wave was broken off: all who were in flight pause, and take part in the next one, under another policy.
+
+        Some may have committed in the pass that was: they need room for their next round as at its end, the oldest
+        first. While one finds none, the youngest of all goes back in line: nobody is in the middle of a round.
+        """
+        with self._moving:
+            ended = self._sweep()
+            staying = sorted((*self.in_flight, *self.paused), key=lambda s: s.index)
+            for sequence in staying:
+                sequence.rewind()
+            for sequence in tuple(staying):
+                while sequence in staying and not self.admission.grow(sequence):
+                    self._send_back(staying.pop())
+            self.paused, self.active = deque(staying), {}
+            self.policy, self.join_tokens = policy, join_tokens
+        for generation in ended:
             self.finish(generation)
-        for sequence in self.in_flight:
-            sequence.rewind()
-        self.paused = deque(sorted((*self.in_flight, *self.paused), key=lambda s: s.index))
-        self.active = {}
-        self.policy, self.join_tokens = policy, join_tokens
 
     @property
     def waiting_to_refill(self) -> bool:
@@ -192,12 +201,16 @@ class Batches:
                 self._preempt(name, max(self.active[name], key=lambda s: s.index))
 
     def _preempt(self, name: str, sequence: Sequence) -> None:
-        """Back in line, before all that came later. It takes its place there first: at no moment is it in neither."""
+        """Out of its batch. It takes its place in line first: at no moment is it in neither."""
+        self._send_back(sequence)
+        self.active[name] = [s for s in self.active[name] if s is not sequence]
+
+    def _send_back(self, sequence: Sequence) -> None:
+        """Back in line, before all that came later."""
         request = replace(sequence.generation.request, committed=tuple(sequence.generation.output_ids))
         if sequence.pace is not None:
             request = replace(request, seen=sequence.pace.seen)
         self.waiting.insert(bisect.bisect(self.waiting, request.index, key=lambda r: r.index), request)
-        self.active[name] = [s for s in self.active[name] if s is not sequence]
         self.admission.release(sequence)
         self.served -= 1
         self.preemptions += 1

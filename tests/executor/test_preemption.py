@@ -18,6 +18,8 @@ from executor.engine import Chaos
 from executor.memory import Ledger
 from executor.ranks.stage import stage_of
 from executor.requests import Request
+from executor.sequence import Sequence
+from executor.shrink import smaller
 from executor.speculation.sampling import Sampling
 from specsim.answer import Plan
 from specsim.decision import DraftPolicy, StrategyName
@@ -154,3 +156,39 @@ def test_whatever_the_lengths_and_the_cap_all_are_served_in_order(
     assert (batches.served, batches.done) == (len(lengths), len(lengths))
     assert admission._arena.pool.free == admission.places
     assert [batches.finished.get().remaining for _ in lengths] == [0] * len(lengths)
+
+
+@pytest.mark.parametrize("seed", range(25, 38))
+def test_who_had_committed_when_a_pass_ran_out_of_memory_has_room_for_the_next_round(seed: int) -> None:
+    """Rounds without a model, of which one is broken off after some of its sequences have committed."""
+    rng = random.Random(seed)
+    arch, gamma, new = load("llama").arch, 4, 150
+    made = capped(runs.plan(arch.model, gamma=gamma, batch=4, refill=True), 900)
+    admission = Admission(made.decision, stage_of(made, None), arch, None, Devices("cpu"), Ledger({"ram": 1e12}), None)
+    batches = Batches(made.decision.policy, 200, admission)
+    batches.receive(Request(i, str(i), (1,) * rng.randint(20, 150), new) for i in range(8))
+    breaks, rounds = rng.randint(5, 40), 0
+
+    def decide(sequences: list[Sequence]) -> None:
+        for sequence in sequences:
+            candidates = sequence.candidates(gamma)
+            assert len(sequence.tokens) - 1 + candidates < sequence.cache.capacity
+            batches.commit(sequence, () if sequence.restoring else (1,) * (1 + rng.randint(0, candidates)), 0)
+
+    while batches.waiting or batches.paused:
+        decide([s for s in batches.next_wave() if s.fresh or s.restoring])
+        batches.end_pass(TaskName("prefill", 0, "A", "head", "logits"))
+        while batches.under_way:
+            rounds += 1
+            if rounds == breaks:
+                decide(batches.active["A"][: rng.randint(1, 3)])
+                found = smaller(made.decision, "decode")
+                assert found is not None
+                batches.regroup(found.decision.policy, 100)
+                break
+            decide(batches.active["A"])
+            batches.end_pass(TaskName("verify", rounds, "A", "head", "logits"))
+    assert rounds > breaks
+    assert (batches.served, batches.done) == (8, 8)
+    assert admission._arena.pool.free == admission.places
+    assert [batches.finished.get().remaining for _ in range(8)] == [0] * 8
