@@ -77,6 +77,13 @@ class Batches:
         """Of all batches, in order of arrival."""
         return sorted((s for batch in self.active.values() for s in batch), key=lambda s: s.index)
 
+    @property
+    def wanted(self) -> int:
+        """Tokens that all who are here may still gain at most. From any thread."""
+        with self._moving:  # queues that change while somebody goes through them are an error
+            here, waiting = (*self.in_flight, *self.paused), tuple(self.waiting)
+        return sum(s.generation.remaining for s in here) + sum(r.max_new_tokens - len(r.committed) for r in waiting)
+
     def receive(self, requests: Iterable[Request]) -> None:
         """All that the run is to serve."""
         self.waiting.extend(requests)

@@ -51,8 +51,7 @@ class Desk:
             prefilled=batches.served,
             finished=self.writer.written - self.before,
             tokens=batches.useful_tokens,
-            wanted=sum(s.generation.remaining for s in (*batches.in_flight, *batches.paused))
-            + sum(r.max_new_tokens - len(r.committed) for r in batches.waiting),
+            wanted=batches.wanted,
             prefill_s=job.seconds["prefill"],
             decode_s=job.seconds["decode"],
             bytes_moved=sum(job.engine.moved.values()),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -192,3 +194,20 @@ def test_who_had_committed_when_a_pass_ran_out_of_memory_has_room_for_the_next_r
     assert (batches.served, batches.done) == (8, 8)
     assert admission._arena.pool.free == admission.places
     assert [batches.finished.get().remaining for _ in range(8)] == [0] * 8
+
+
+def test_what_is_wanted_is_counted_while_nobody_takes_a_place() -> None:
+    arch = load("llama").arch
+    made = runs.plan(arch.model, batch=2, refill=True)
+    admission = Admission(made.decision, stage_of(made, None), arch, None, Devices("cpu"), Ledger({"ram": 1e12}), None)
+    batches = Batches(made.decision.policy, 200, admission)
+
+    class Line(deque[Request]):
+        def __iter__(self) -> Iterator[Request]:
+            assert batches._moving.locked(), "an engine's thread may take the first meanwhile: RuntimeError"
+            return super().__iter__()
+
+    batches.receive(Request(i, str(i), (1,), 10) for i in range(4))
+    batches.waiting = Line(batches.waiting)
+    batches.next_wave()
+    assert (len(batches.waiting), batches.wanted) == (2, 40)
