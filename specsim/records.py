@@ -7,6 +7,7 @@ off with all that follows it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import zlib
@@ -27,6 +28,7 @@ class Records:
 
     def __init__(self, path: Path, schema: bytes, of: str) -> None:
         self.path, self.schema = path, schema + b"\n"
+        self._named = False  # whether the directory is known to be on the disk with the file's name
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         except OSError as error:
@@ -63,9 +65,12 @@ class Records:
         self._cut(len(self.schema))
 
     def sync(self) -> None:
-        """Return when everything is on the disk. Raises InputError where that fails."""
+        """Return when everything is on the disk, at the first time its name too. Raises InputError where that fails."""
         try:
             os.fdatasync(self._file)
+            if not self._named:
+                sync_names(self.path.parent)
+                self._named = True
         except OSError as error:
             raise self._lost(error) from None
 
@@ -87,6 +92,9 @@ class Records:
         except BlockingIOError:
             hint = "wait for it, or give -o another name"
             raise InputError(f"another {of} is writing it", where=str(self.path), hint=hint) from None
+        except OSError as error:  # of a network's file system, say
+            hint = "give -o a name on a local disk"
+            raise InputError(f"cannot be locked: {error.strerror}", where=str(self.path), hint=hint) from None
 
     def _begin(self, of: str) -> None:
         """Check the first line, or write it where there is none. A kill may have cut that line itself."""
@@ -100,18 +108,24 @@ class Records:
 
     def _append(self, line: bytes) -> None:
         try:
+            if os.fstat(self._file).st_size > self._size:
+                os.ftruncate(self._file, self._size)  # a part of a line that could not be taken back then
             append_whole(self._file, line, self._size)
         except OSError as error:
             raise self._lost(error) from None
         self._size += len(line)
 
     def _lost(self, error: OSError) -> InputError:
-        hint = "it keeps all before; make room and go on from there"
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        hint = f"it keeps all before; {'make room' if full else 'mend the disk'} and go on from there"
         return InputError(f"cannot be written: {error.strerror}", where=str(self.path), hint=hint)
 
     def _cut(self, size: int) -> None:
         if size < self._size:
-            os.ftruncate(self._file, size)
+            try:
+                os.ftruncate(self._file, size)
+            except OSError as error:
+                raise self._lost(error) from None
             self._size = size
 
 
@@ -126,6 +140,19 @@ def append_whole(file: int, line: bytes, size: int) -> None:
         with contextlib.suppress(OSError):  # the first error is the one to tell
             os.ftruncate(file, size)
         raise
+
+
+def sync_names(directory: Path) -> None:
+    """Return when the names of a directory's files are on the disk. Raises OSError where that fails; a file system that
+    knows no such thing is none of that."""
+    folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(folder)
 
 
 def _record(line: bytes) -> bytes | None:

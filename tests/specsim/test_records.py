@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
+import os
 import resource
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,3 +102,43 @@ def test_what_is_cleared_is_gone(path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none/journal.jsonl: cannot be written: No such file or directory"):
         opened(tmp_path / "none" / "journal.jsonl")
+
+
+def broken(number: int) -> Callable[..., Any]:
+    def fail(*given: object) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+def test_a_part_of_a_line_that_could_not_be_taken_back_is_gone_before_the_next(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, fail, writes = os.write, broken(errno.EIO), itertools.count()
+    with opened(path) as records:
+        assert list(records.read()) == RECORDS
+        monkeypatch.setattr("os.write", lambda file, data: fail() if next(writes) else real(file, data[:5]))
+        monkeypatch.setattr("os.ftruncate", fail)
+        with pytest.raises(InputError, match=r"Input/output error; it keeps all before; mend the disk and"):
+            records.append(b"[3]")
+        monkeypatch.undo()
+        records.append(b"[3]")
+        records.append(b"[4]")
+    assert known(path) == [*RECORDS, b"[3]", b"[4]"]
+
+
+def test_a_file_system_that_knows_no_locks_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fcntl.flock", broken(errno.ENOLCK))
+    with pytest.raises(InputError, match="cannot be locked: No locks available; give -o a name on a local disk"):
+        opened(tmp_path / "journal.jsonl")
+
+
+def test_the_name_of_a_file_is_on_the_disk_with_the_first_of_its_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr("specsim.records.sync_names", synced.append)
+    with opened(tmp_path / "journal.jsonl") as records:
+        records.sync()
+        records.sync()
+    assert synced == [tmp_path]
