@@ -3,6 +3,7 @@ meanwhile runs, imports, connects to and writes nothing."""
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from typing import Any, Final
@@ -14,9 +15,11 @@ _FORBIDDEN: Final = frozenset(
     (
         *("import", "exec", "compile", "marshal.loads", "pickle.find_class", "ctypes.dlopen"),
         *("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.connect"),
-        *("os.remove", "os.rename", "os.mkdir", "os.symlink", "os.link"),
+        *("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.truncate", "os.symlink", "os.link"),
     )
 )
+#: of what opens a file, whether by Python's open, which says a mode too, or by os.open
+_WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _LONGEST: Final = 10_000
 #: while a reader runs
 _reading: Final = threading.Event()
@@ -39,4 +42,4 @@ def guard(event: str, arguments: tuple[Any, ...]) -> None:
     """An audit hook; once added to an interpreter, it stays."""
     if _reading.is_set():
         assert event not in _FORBIDDEN, f"a reader caused {event} {arguments!r}"
-        assert event != "open" or arguments[1] in (None, "r", "rb"), f"a reader opened {arguments!r}"
+        assert event != "open" or not arguments[2] & _WRITING, f"a reader opened {arguments!r}"

@@ -75,3 +75,31 @@ def test_a_campaign_counts_what_it_did(fresh: Fresh, tmp_path: Path) -> None:
     assert record.read_text() == done.stdout
     assert '"executions": 500,' in done.stdout
     assert '"found": 0,' in done.stdout
+
+
+@pytest.mark.parametrize(
+    "forbidden",
+    [
+        "os.open('made', os.O_WRONLY | os.O_CREAT)",
+        "open('made', 'w')",
+        "os.truncate('there', 0)",
+        "os.rmdir('folder')",
+        "subprocess.run(['true'])",
+    ],
+)
+def test_a_reader_that_does_more_than_read_is_found(fresh: Fresh, tmp_path: Path, forbidden: str) -> None:
+    (tmp_path / "there").write_text("whole")
+    (tmp_path / "folder").mkdir()
+    code = f"""
+import os, subprocess, sys
+from fuzz.property import check, guard
+os.chdir({str(tmp_path)!r})
+sys.addaudithook(guard)
+open("there").close()
+check(lambda content: open("there").close(), b"")
+check(lambda content: {forbidden}, b"")
+"""
+    done = fresh("-c", code)
+    assert "AssertionError: a reader" in done.stderr
+    assert (tmp_path / "there").read_text() == "whole"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["folder", "there"]
