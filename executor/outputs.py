@@ -13,7 +13,7 @@ from typing import Final
 
 from executor.requests import FinishReason, Generation
 from specsim.errors import InputError
-from specsim.records import append_whole
+from specsim.records import append_whole, sync_file
 
 OUTPUTS: Final = "outputs.jsonl"
 
@@ -84,15 +84,22 @@ class OutputWriter:
         try:
             append_whole(self._file, line, self._bytes)
         except OSError as error:
-            hint = f"it keeps {self.written} outputs; make room, and go on with --resume"
-            raise InputError(f"cannot be written: {error.strerror}", where=str(self.path), hint=hint) from None
+            raise self._lost(error) from None
         self._bytes += len(line)
         self.written += 1
 
     def sync(self) -> None:
-        """Return when all lines are on the disk."""
-        with contextlib.suppress(OSError):  # of a device, say, that has no disk
-            os.fsync(self._file)
+        """Return when all lines, and the names in their directory, are on the disk. Raises InputError where that
+        fails."""
+        try:
+            sync_file(self.path)
+            sync_file(self.path.parent)
+        except OSError as error:
+            raise self._lost(error) from None
+
+    def _lost(self, error: OSError) -> InputError:
+        hint = f"it keeps {self.written} outputs; make room, and go on with --resume"
+        return InputError(f"cannot be written: {error.strerror}", where=str(self.path), hint=hint)
 
     def _keep(self, known: Callable[[bytes], bool]) -> None:
         with open(os.dup(self._file), "rb") as file:
@@ -133,6 +140,7 @@ def write_whole(path: str | Path, text: str) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         draft.write_text(text, encoding="utf-8")
+        sync_file(draft)
         draft.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):

@@ -69,7 +69,7 @@ class Records:
         try:
             os.fdatasync(self._file)
             if not self._named:
-                sync_names(self.path.parent)
+                sync_file(self.path.parent)
                 self._named = True
         except OSError as error:
             raise self._lost(error) from None
@@ -142,17 +142,17 @@ def append_whole(file: int, line: bytes, size: int) -> None:
         raise
 
 
-def sync_names(directory: Path) -> None:
-    """Return when the names of a directory's files are on the disk. Raises OSError where that fails; a file system that
-    knows no such thing is none of that."""
-    folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+def sync_file(path: Path) -> None:
+    """Return when what a file holds is on the disk, or the names in a directory. Raises OSError where that fails; a
+    file system or a device that knows no such thing is none of that."""
+    file = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(file)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
     finally:
-        os.close(folder)
+        os.close(file)
 
 
 def _record(line: bytes) -> bytes | None:

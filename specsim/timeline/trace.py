@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from specsim.errors import InputError
+from specsim.records import sync_file
 from specsim.timeline.timeline import Span, Timeline, streams
 
 _TRACKS = 1000  # thread ids of one process; ids differ between processes too, as some viewers merge equal ones
@@ -41,6 +42,7 @@ def write_trace(path: str | os.PathLike[str], timelines: Mapping[str, Timeline])
     draft = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         draft.write_bytes(msgspec.json.encode(to_trace(timelines)))
+        sync_file(draft)
         os.replace(draft, target)
     except OSError as error:
         with contextlib.suppress(OSError):

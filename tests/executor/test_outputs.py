@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -106,3 +108,25 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert file.read_text() == "old"
     write_whole(file, json.dumps("ü", ensure_ascii=False))
     assert file.read_bytes() == '"ü"'.encode()
+
+
+def test_a_disk_that_lost_lines_is_told_and_a_device_without_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(number: int) -> None:
+        monkeypatch.setattr("os.fsync", lambda file: (_ for _ in ()).throw(OSError(number, os.strerror(number))))
+
+    with OutputWriter(tmp_path) as writer:
+        writer.write(FIRST)
+        fails(errno.EINVAL)
+        writer.sync()
+        fails(errno.EIO)
+        with pytest.raises(InputError, match=r"outputs\.jsonl: cannot be written: Input/output error; it keeps 1"):
+            writer.sync()
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[bool] = []
+    monkeypatch.setattr("os.fsync", lambda file: synced.append((tmp_path / "metrics.json").exists()))
+    write_whole(tmp_path / "metrics.json", "{}")
+    assert synced == [False]

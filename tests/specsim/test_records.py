@@ -137,7 +137,7 @@ def test_the_name_of_a_file_is_on_the_disk_with_the_first_of_its_records(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[Path] = []
-    monkeypatch.setattr("specsim.records.sync_names", synced.append)
+    monkeypatch.setattr("specsim.records.sync_file", synced.append)
     with opened(tmp_path / "journal.jsonl") as records:
         records.sync()
         records.sync()
