@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -73,19 +73,33 @@ class CompletionBody(Body, frozen=True, forbid_unknown_fields=True, kw_only=True
     logprobs: int | None = None
 
 
+Nothing = Annotated[list[Any], msgspec.Meta(max_length=0)]
+
+
 class TextPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="text", tag_field="type"):
     text: str
 
 
 class ChatMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The last fields are those of an answer, which clients send back as they got it: nothing is in them here."""
+
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    content: str | list[TextPart] | None = None
     name: str | None = None
+    refusal: None = None
+    audio: None = None
+    function_call: None = None
+    tool_calls: Nothing | None = None
+    annotations: Nothing | None = None
+
+    def __post_init__(self) -> None:
+        if self.content is None and self.role != "assistant":
+            raise ValueError(f"a message of the {self.role} has no content")
 
     @property
     def plain(self) -> Message:
         """As chat templates take it: they know no developer."""
-        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content or ())
         return {"role": "system" if self.role == "developer" else self.role, "content": text}
 
 

@@ -120,13 +120,23 @@ def test_chat_completions_whole_and_streamed(at: Site) -> None:
     assert "".join(piece.choices[0].delta.content or "" for piece in pieces) == whole.choices[0].message.content
     follow: list[Any] = [
         *messages,
-        {"role": "assistant", "content": whole.choices[0].message.content},
+        whole.choices[0].message,  # as the client's own examples do
         {"role": "user", "content": [{"type": "text", "text": "and again"}]},
     ]
     again = at.openai.chat.completions.create(**asked | {"messages": follow})
     assert again.usage is not None
     assert again.usage.prompt_tokens_details is not None
     assert (again.usage.prompt_tokens_details.cached_tokens or 0) >= 16, "the conversation was cached"
+
+
+def test_an_answer_may_come_back_with_all_its_empty_fields(at: Site) -> None:
+    empty = {"refusal": None, "annotations": [], "audio": None, "function_call": None, "tool_calls": None}
+    said = [{"role": "assistant", "content": None, **empty}, {"role": "user", "content": "x"}]
+    asked = {"model": NAME, "messages": said, "max_tokens": 2}
+    assert at.http.post("/v1/chat/completions", json=asked).status_code == 200
+    for message in ({**said[0], "refusal": "no"}, {**said[0], "tool_calls": [{}]}, {"role": "user", "content": None}):
+        refused = at.http.post("/v1/chat/completions", json={**asked, "messages": [message]})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "messages")
 
 
 def test_a_stop_string_ends_the_text_and_is_no_part_of_it(at: Site) -> None:
