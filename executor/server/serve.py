@@ -16,6 +16,8 @@ from specsim.errors import InputError
 
 #: and then clients have so long to hear that they were cancelled
 LAST_WORDS_S: Final = 5
+#: between looks for a second signal
+TICK_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +38,22 @@ class Address:
 
 
 class Listener(uvicorn.Server):
-    """Asked to end, it takes no more requests, lets those under way end for `drain_s` seconds, and cancels the rest,
-    whose clients are told."""
+    """Asked to end, it takes no more requests, lets those under way end for `drain_s` seconds, or until a SIGINT comes
+    then, and cancels the rest, whose clients are told. So long it listens, for all who come to hear that it closes."""
 
     def __init__(self, app: ASGIApp, service: Service, drain_s: float) -> None:
-        patience = round(drain_s) + LAST_WORDS_S
-        super().__init__(uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=patience))
+        super().__init__(
+            uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=LAST_WORDS_S)
+        )
         self.service, self.drain_s = service, drain_s
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         closing = asyncio.create_task(asyncio.to_thread(self.service.close, self.drain_s))
-        await super().shutdown(sockets)
+        while not closing.done() and not self.force_exit:
+            await asyncio.wait([closing], timeout=TICK_S)
+        await asyncio.to_thread(self.service.close, 0.0)
         await closing
+        await super().shutdown(sockets)
 
 
 def run(server: Listener, listening: socket.socket) -> None:

@@ -158,6 +158,7 @@ class Service:
                 return
             del self._tickets[ticket.request.index]
             self._count_end("cancelled")
+            self._news.notify_all()
         generation = Generation(ticket.request, self.job.batches.admission.decode)  # it had not begun
         generation.cancel()
         ticket.hear(Ended(generation))

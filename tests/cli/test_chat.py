@@ -84,8 +84,11 @@ def test_what_is_printed_by_help_is_what_there_is(planned: Path, monkeypatch: py
 
 
 def test_the_pages_server_answers_until_it_is_asked_to_end(planned: Path) -> None:
-    """In a process of its own: signals are a process's."""
+    """In a process of its own: signals are a process's. Asked once, it waits for answers under way, and says so; asked
+    again, it cancels them."""
     words = shlex.split(SERVE.replace("executor/demo", str(ROOT / "executor" / "demo")).replace("8000", "0"))
+    words += ["--drain", "3600"]
+    asked = {"model": "demo", "prompt": "x", "max_tokens": 400, "stream": True}
     with subprocess.Popen(
         [sys.executable, "-m", *words],
         cwd=planned,
@@ -96,9 +99,17 @@ def test_the_pages_server_answers_until_it_is_asked_to_end(planned: Path) -> Non
         assert process.stderr is not None
         line = process.stderr.readline()
         url = line.split()[4].removesuffix(";")
-        answer = httpx.get(f"{url}/models", timeout=20.0).json()
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=20.0) == 0
+        with httpx.Client(base_url=url, timeout=60.0) as client:
+            answer = client.get("/models").json()
+            request = client.build_request("POST", "/completions", json=asked)
+            streams = [client.send(request, stream=True) for _ in range(60)]
+            process.send_signal(signal.SIGTERM)
+            while (health := httpx.get(f"{url.removesuffix('/v1')}/health")).status_code == 200:
+                pass
+            assert (health.status_code, health.json()) == (503, {"status": "closing"})
+            process.send_signal(signal.SIGINT)
+            assert "the service is closing" in streams[-1].read().decode()
+        assert process.wait(timeout=60.0) == 0
         assert process.stderr.read() == ""
     assert [model["id"] for model in answer["data"]] == ["demo"]
 
