@@ -17,7 +17,7 @@ from specsim.cli.tables import Cell, emit
 from specsim.memory import Peaks, peak_items
 from specsim.units import show
 from specsim.whatif.budget import KEEP, POINTS, MemoryCurve, Point
-from specsim.whatif.knee import Change, generation_cut, given_up, keeps, knee, pays_from, sentence
+from specsim.whatif.knee import Change, generation_change, generation_cut, given_up, keeps, knee, pays_from, sentence
 
 HEADERS: Final = ("budget", "speculating", "without", "speed-up", "plan", "to generate", "gives up")
 #: changes that a row of the table has room for
@@ -69,7 +69,7 @@ def _row(point: Point, row: dict[str, Any], lost: tuple[Change, ...]) -> list[Ce
     rates = [f.tokens_per_second if f is not None else None for f in (found, point.plain)]
     times = None if found is None or point.speedup is None else f"{point.speedup:.2f}"
     generating = None if found is None else show(row["generation_bytes"], "bytes")
-    most = ", ".join(f"{change.item} {show(change.bytes, 'bytes')}" for change in lost[:MOST] if change.bytes > 0)
+    most = ", ".join(_lost(change) for change in lost[:MOST] if change.bytes > 0)
     return [show(point.budget_bytes, "bytes"), *rates, times, plan, generating, most]
 
 
@@ -92,6 +92,7 @@ def _json(found: MemoryCurve) -> dict[str, Any]:
         "keep": found.keep,
         **{f"{name}_bytes": None if point is None else point.budget_bytes for name, point in whole.items()},
         "generation_cut": generation_cut(found),
+        "generation_change_bytes": generation_change(found),
         "points": [
             {**row, **_items(found, point), "gives_up": [_change(change) for change in lost]}
             for row, point, lost in zip(found.rows(), found.points, given_up(found), strict=True)
@@ -108,4 +109,8 @@ def _items(found: MemoryCurve, point: Point) -> dict[str, Any]:
 
 
 def _change(change: Change) -> dict[str, Any]:
-    return {"item": change.item, "bytes": change.bytes, "phase": change.phase}
+    return {"item": change.item, "bytes": change.bytes, "phase": change.phase, "moved_bytes": change.moved_bytes}
+
+
+def _lost(change: Change) -> str:
+    return f"{change.item} {show(change.bytes, 'bytes')}{' (to RAM)' if change.moved else ''}"

@@ -19,7 +19,7 @@ from specsim.report.style import save
 from specsim.simulator.job import JobResult
 from specsim.units import MiB
 from specsim.whatif.budget import CLOSE, MemoryCurve, Point, generating_bytes, with_budget
-from specsim.whatif.knee import Change, generation_cut, given_up, keeps, knee, pays_from, sentence
+from specsim.whatif.knee import Change, generation_change, generation_cut, given_up, keeps, knee, pays_from, sentence
 from tests.specsim import plans, stories
 
 
@@ -121,7 +121,13 @@ def test_speculation_pays_down_to_the_smallest_budget_at_which_it_is_faster() ->
     assert found.points[-1].speedup == 0
     never = curve((100, 90, 100), (50, 0, 80))
     assert pays_from(never) is None
-    assert "it pays at no budget" in sentence(never)
+    assert sentence(never) == "In 100 B of VRAM speculation is 0.90 times as fast as without; it pays at no budget."
+    gap = "it still pays in 40.0 B, but not in 60.0 B; 80.0 B keeps 96% of its speed-up"
+    assert gap in sentence(found)
+    assert "80.0 B keeps 95.99% of its speed-up" in sentence(replace(found, keep=0.9599))
+    late = curve((100, 90, 100), (80, 80, 90), (60, 70, 60))
+    assert "; it pays in 60.0 B, but not from 100 B to 80.0 B" in sentence(late)
+    assert "keeps" not in sentence(late)
     assert keeps(curve((100, 0, 100), (50, 0, 80))) is None
 
 
@@ -139,6 +145,28 @@ def test_a_step_gives_up_what_its_plan_has_less_of() -> None:
     cut = generation_cut(found)
     sizes = [generating_bytes(found.case, f.decision, "vram") for f in (more, less)]
     assert cut == pytest.approx(1 - sizes[1] / sizes[0])
+
+
+def test_caches_that_moved_to_ram_are_no_saving() -> None:
+    """Half the sequences, and their caches in RAM: less VRAM to generate, and what the RAM gains is told beside it."""
+    found = curve((1000, 150, 100), (900, 149, 100))
+
+    def with_caches_in_ram(batch: int) -> MemoryCurve:
+        whole, small = found.points
+        assert small.speculative is not None
+        layers, draft = stories.layers(found.case.target, kv="ram"), stories.on_gpu("vram", 4)
+        decision = stories.decision("serial", layers, gamma=2, draft=draft, batch=batch)
+        return replace(found, points=(whole, replace(small, speculative=replace(small.speculative, decision=decision))))
+
+    all_of_it, half = ({c.item: c for c in given_up(with_caches_in_ram(batch))[1]}["kv"] for batch in (4, 2))
+    assert all_of_it.moved
+    assert (half.moved, half.moved_bytes) == (False, half.bytes / 2)
+    moved = with_caches_in_ram(2)
+    change = generation_change(moved)
+    assert change is not None
+    assert change["vram"] < 0 < change["ram"]
+    assert "less VRAM for generation (" in sentence(moved)
+    assert "more of RAM)" in sentence(moved)
 
 
 def test_what_makes_no_curve_is_told() -> None:
