@@ -50,6 +50,9 @@ def chat(plan_file: str, **options: Any) -> None:
     """
     plan = read_plan(plan_file)
     check_sampling(options)
+    for option, texts in (("--system", [options["system"] or ""]), ("--stop", options["stop"])):
+        for text in texts:
+            _decoded(text.encode(errors="surrogateescape"), option)  # bytes that are no text come as surrogates
     if "" in options["stop"]:
         raise InputError("a stop string is empty", where="--stop", hint="it would stop everywhere; leave it out")
     opened = open_to_talk(plan, options)
@@ -74,8 +77,9 @@ def chat(plan_file: str, **options: Any) -> None:
 def _talk(conversation: Any) -> None:
     """Turns and commands to the end of the input. What a person mistypes is told; in a script it is an error."""
     terminal = sys.stdin.isatty()
-    for line in _lines(terminal):
+    for data in _lines(terminal):
         try:
+            line = _decoded(data, "stdin").rstrip("\r\n")
             match line.split():
                 case []:
                     pass
@@ -97,15 +101,23 @@ def _talk(conversation: Any) -> None:
             click.echo(f"specsim: error: {error}", err=True)
 
 
-def _lines(terminal: bool) -> Iterator[str]:
-    """Of stdin, without their ends; a person is asked for each."""
+def _lines(terminal: bool) -> Iterator[bytes]:
+    """Of stdin; a person is asked for each."""
     while True:
         if terminal:
             click.echo(PROMPT, nl=False, err=True)
-        line = sys.stdin.readline()
+        line = sys.stdin.buffer.readline()
         if not line:
             return
-        yield line.rstrip("\r\n")
+        yield line
+
+
+def _decoded(data: bytes, where: str) -> str:
+    """A tokenizer takes nothing but text."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{data[error.start : error.end]!r} is not UTF-8", where=where, hint="send UTF-8") from None
 
 
 def _answer(conversation: Any, line: str) -> None:

@@ -55,6 +55,7 @@ def serve(plan_file: str, **options: Any) -> None:
             service, formatting, name, architecture.eos, architecture.model.vocab, monitor, body_bytes
         ).app()
         host, port = listening.getsockname()[:2]
+        host = f"[{host}]" if ":" in host else host  # IPv6
         click.echo(f"specsim: serving {name} at http://{host}:{port}/v1; end with Ctrl-C", err=True)
         serving.run(serving.Listener(made, service, options["drain"]), listening)
         if service.error is not None:

@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 
 from specsim.cli import chat
 from specsim.cli.main import main
-from specsim.errors import Terminated
+from specsim.errors import SpecsimError, Terminated
 from tests.conftest import ROOT
 
 pytest.importorskip("torch", reason="torch is not installed")
@@ -30,7 +30,7 @@ PLAN, CHAT = (line for line in BLOCKS[0].replace("\\\n", " ").splitlines() if li
 (SERVE,) = (line for line in BLOCKS[1].splitlines() if line.startswith("specsim"))
 
 
-def run(command: str, stdin: str = "") -> Result:
+def run(command: str, stdin: str | bytes = "") -> Result:
     words = shlex.split(command.partition(" < ")[0].replace("executor/demo", str(ROOT / "executor" / "demo")))
     return CliRunner().invoke(main, words[1:], input=stdin)
 
@@ -65,16 +65,22 @@ def test_a_line_is_a_turn_and_nothing_else_is_printed(planned: Path, monkeypatch
         ("", "x = 1\n" + "a long line " * 300 + "\n", "tokens, at most 400 are planned for"),
         ("--top-p 0.5", "", "--top-p: greedy decoding draws nothing"),
         ("--stop ''", "", "--stop: a stop string is empty"),
+        ("--stop \udcff", "", r"--stop: b'\xff' is not UTF-8; send UTF-8"),
+        ("--system \udcff", "", r"--system: b'\xff' is not UTF-8; send UTF-8"),
+        ("", b"x = \xff\n", r"stdin: b'\xff' is not UTF-8; send UTF-8"),
         ("--draft-length adaptive", "", "run: the plan drafts nothing whose length could follow anything"),
         ("--max-new-tokens 1000", "x\n", "exceed the context of 432"),
     ],
 )
 def test_in_a_script_a_mistake_is_one_line_and_status_2(
-    planned: Path, monkeypatch: pytest.MonkeyPatch, more: str, stdin: str, told: str
+    planned: Path, monkeypatch: pytest.MonkeyPatch, more: str, stdin: str | bytes, told: str
 ) -> None:
     monkeypatch.chdir(planned)
     done = run(f"{CHAT.partition(' < ')[0]} {more}", stdin)
+    assert isinstance(done.exception, SpecsimError)
+    assert done.exception.exit_status == 2
     assert told in str(done.exception)
+    assert "\n" not in str(done.exception)
 
 
 def test_what_is_printed_by_help_is_what_there_is(planned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
