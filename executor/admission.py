@@ -13,7 +13,7 @@ from executor.architecture import Architecture
 from executor.decoder.cache import KvArena, SequenceCache
 from executor.detokenizer import Decode
 from executor.devices import CPU, Devices
-from executor.kept import Entry, Kept
+from executor.kept import LEAST_TOKENS, Entry, Kept
 from executor.memory import Ledger
 from executor.ranks.messages import Room
 from executor.ranks.stage import Stage
@@ -133,7 +133,7 @@ class Admission:
         """It has ended, or has to wait: its places may be taken again. What one that has ended has cached stays there
         until they are, if that is asked for."""
         entry = Entry(tuple(sequence.tokens[: sequence.cache.length]), sequence.cache, sequence.draft_cache)
-        if self.kept is None or not sequence.done:
+        if self.kept is None or not sequence.done or len(entry.tokens) < LEAST_TOKENS:
             self._give_back(entry)
             return
         self._arena.shrink(entry.cache, entry.cache.length)

@@ -14,7 +14,7 @@ from typing import Final
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,8 +23,8 @@ from executor.chatformat import ChatFormat
 from executor.detokenizer import TextStream
 from executor.requests import Generation
 from executor.requests import Request as Asked
-from executor.server.bodies import Body, ChatBody, CompletionBody, read
-from executor.server.errors import ApiError, tell, tell_http
+from executor.server.bodies import B, Body, ChatBody, CompletionBody, read
+from executor.server.errors import ApiError, tell, tell_http, tell_nobody
 from executor.server.monitor import Monitor
 from executor.server.replies import CHAT, COMPLETION, DONE, Answer, Style, event
 from executor.service.service import BusyError, ClosedError, Ended, Service, Ticket
@@ -37,6 +37,9 @@ TEMPERATURE: Final = 1.0
 MOST_STOPS: Final = 4
 #: draws are keyed by a request's seed and the position alone: the same request gets the same tokens
 KEY: Final = 0
+#: seconds that a client has to send its request, and between looks whether the service closes
+BODY_S: Final = 30.0
+TICK_S: Final = 0.2
 #: when a client that was refused may come again, in seconds
 RETRY_AFTER_S: Final = 1
 #: what is heard of a client that has gone
@@ -66,7 +69,7 @@ class Server:
             Route("/health", self.health),
             Route("/metrics", self.metrics),
         ]
-        handlers = {ApiError: tell, HTTPException: tell_http}
+        handlers = {ApiError: tell, HTTPException: tell_http, ClientDisconnect: tell_nobody}
         return _counted(Starlette(routes=routes, exception_handlers=handlers), self.monitor)
 
     async def models(self, request: Request) -> Response:
@@ -79,19 +82,21 @@ class Server:
     async def health(self, request: Request) -> Response:
         if self.service.open:
             return JSONResponse({"status": "ok"})
-        return JSONResponse({"status": "failed" if self.service.error else "closing"}, 503)
+        if (error := self.service.error) is not None:
+            return JSONResponse({"status": "failed", "error": str(error)}, 503)
+        return JSONResponse({"status": "closing"}, 503)
 
     async def metrics(self, request: Request) -> Response:
         return Response(self.monitor.text(), media_type="text/plain; version=0.0.4")
 
     async def completions(self, request: Request) -> Response:
-        body = await read(request, CompletionBody, self.body_bytes)
+        body = await self._read(request, CompletionBody)
         self._check_name(body.model)
         prompt = await run_in_threadpool(self._prompt, body.prompt)
         return await self._serve(request, COMPLETION, body, prompt, body.max_tokens, ())
 
     async def chat(self, request: Request) -> Response:
-        body = await read(request, ChatBody, self.body_bytes)
+        body = await self._read(request, ChatBody)
         self._check_name(body.model)
         if not body.messages:
             raise ApiError(400, "there are no messages", param="messages")
@@ -102,6 +107,26 @@ class Server:
         except InputError as error:
             raise ApiError(400, str(error), param="messages") from None
         return await self._serve(request, CHAT, body, prompt, most, self.format.stop)
+
+    async def _read(self, request: Request, kind: type[B]) -> B:
+        """What a client sends, for as long as it may take and the service is open."""
+        reading = asyncio.create_task(read(request, kind, self.body_bytes))
+        until = time.monotonic() + BODY_S
+        try:
+            while not (await asyncio.wait([reading], timeout=TICK_S))[0]:
+                if not self.service.open:
+                    raise self._closed()
+                if time.monotonic() > until:
+                    raise ApiError(408, f"the request did not arrive within {BODY_S:g} seconds")
+            return reading.result()
+        finally:
+            reading.cancel()
+
+    def _closed(self) -> ApiError:
+        """What a client is told that comes too late."""
+        if (error := self.service.error) is not None:
+            return ApiError(503, f"the service has failed: {error}", code="failed")
+        return ApiError(503, "the service is closing", code="closing")
 
     def _card(self) -> dict[str, object]:
         return {"id": self.name, "object": "model", "created": 0, "owned_by": "specsim"}
@@ -178,8 +203,8 @@ class Server:
             raise ApiError(400, str(error), param=None, code="context_length_exceeded") from None
         except BusyError as error:
             raise ApiError(429, str(error), code="queue_full", retry_after_s=RETRY_AFTER_S) from None
-        except ClosedError as error:
-            raise ApiError(503, str(error), code="closing") from None
+        except ClosedError:
+            raise self._closed() from None
 
     async def _pieces(
         self, answer: Answer, body: Body, ticket: Ticket, events: Events, began: float
@@ -207,7 +232,7 @@ class Server:
             raise ApiError(500, str(heard.error), code="failed")
         assert heard.generation is not None, "a service that did not fail has one"
         if heard.generation.finish_reason == "cancelled":
-            raise ApiError(503, "the service is closing", code="closing")
+            raise self._closed()
         self.monitor.seconds.observe(time.perf_counter() - began)
         return heard.generation
 

@@ -20,12 +20,22 @@ from executor.server.errors import ApiError
 NEUTRAL: Final[Mapping[str, tuple[object, ...]]] = {
     "n": (None, 1),
     "best_of": (None, 1),
-    "presence_penalty": (None, 0),
-    "frequency_penalty": (None, 0),
+    "presence_penalty": (None, 0.0),
+    "frequency_penalty": (None, 0.0),
     "logit_bias": (None, {}),
     "logprobs": (None, False),
     "top_logprobs": (None, 0),
     "echo": (None, False),
+    "audio": (None,),
+    "function_call": (None, "none", "auto"),
+    "functions": (None, []),
+    "metadata": (None, {}),
+    "modalities": (None, ["text"]),
+    "prediction": (None,),
+    "reasoning_effort": (None,),
+    "service_tier": (None, "auto", "default"),
+    "verbosity": (None,),
+    "web_search_options": (None,),
     "suffix": (None, ""),
     "tools": (None, []),
     "tool_choice": (None, "none", "auto"),
@@ -34,7 +44,8 @@ NEUTRAL: Final[Mapping[str, tuple[object, ...]]] = {
 
 
 class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    include_usage: bool = False
+    include_usage: bool | None = None
+    include_obfuscation: Literal[False] | None = None
 
 
 class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -62,7 +73,7 @@ class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     @property
     def usage(self) -> bool:
         """Whether a stream ends with what it has cost."""
-        return self.stream_options is not None and self.stream_options.include_usage
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
 class CompletionBody(Body, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -111,6 +122,17 @@ class ChatBody(Body, frozen=True, forbid_unknown_fields=True, kw_only=True):
     tools: list[Any] | None = None
     tool_choice: Any = None
     response_format: dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None  # of tools, which there are none of
+    audio: Any = None
+    function_call: Any = None
+    functions: Any = None
+    metadata: Any = None
+    modalities: Any = None
+    prediction: Any = None
+    reasoning_effort: Any = None
+    service_tier: Any = None
+    verbosity: Any = None
+    web_search_options: Any = None
 
 
 B = TypeVar("B", bound=Body)
@@ -131,7 +153,8 @@ async def read(request: Request, kind: type[B], limit: int) -> B:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ApiError(400, f"the body is not JSON: {error}") from None
     for field, neutral in NEUTRAL.items():
-        if (value := getattr(body, field, None)) not in neutral:
+        value = getattr(body, field, None)
+        if not any(type(value) is type(each) and value == each for each in neutral):  # 0 is no False
             shown = msgspec.json.encode(value).decode()[:60]
             raise ApiError(400, f"{field} is {shown}, which is not supported", param=field, code="unsupported_value")
     return body

@@ -31,7 +31,9 @@ class ApiError(Exception):
 async def tell(request: Request, error: Exception) -> Response:
     """The response to a request that raised an ApiError."""
     assert isinstance(error, ApiError)
-    headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s is not None else None
+    headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s is not None else {}
+    if error.status == 408:
+        headers["Connection"] = "close"  # the rest of the request is not waited for
     return JSONResponse(error.body, error.status, headers)
 
 
@@ -39,4 +41,9 @@ async def tell_http(request: Request, error: Exception) -> Response:
     """And to one that no route takes."""
     status = getattr(error, "status_code", 500)
     message = f"{request.method} {request.url.path}: {getattr(error, 'detail', 'failed')}"
-    return JSONResponse(ApiError(status, message).body, status)
+    return JSONResponse(ApiError(status, message).body, status, getattr(error, "headers", None))
+
+
+async def tell_nobody(request: Request, error: Exception) -> Response:
+    """To one whose client went away while it was sending: for those who count responses."""
+    return Response(status_code=499)

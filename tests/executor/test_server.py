@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -23,13 +24,17 @@ from executor.decoder.resident import generate_greedy, load_resident
 from executor.opening import open_models
 from executor.options import Setting
 from executor.ranks.stage import stage_of
+from executor.server import app as server
 from executor.server.app import Server
+from executor.server.bodies import NEUTRAL
 from executor.server.monitor import Monitor
 from executor.server.serve import Address, Listener
 from executor.service.opening import open_service
 from executor.service.service import Service
+from executor.tasks import table
 from executor.tokenizer import load_tokenizer
 from specsim.answer import Plan
+from specsim.errors import InputError
 from tests.executor import runs
 from tests.executor.runs import World
 
@@ -139,6 +144,46 @@ def test_an_answer_may_come_back_with_all_its_empty_fields(at: Site) -> None:
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, "messages")
 
 
+def test_fields_that_ask_for_nothing_are_taken(at: Site) -> None:
+    null = dict.fromkeys([*NEUTRAL, "stream", "stream_options", "temperature", "seed", "stop", "user"])
+    nothing = {"parallel_tool_calls": True, "service_tier": "auto", "metadata": {}, "functions": [], "n": 1}
+    plain = {"model": NAME, "messages": [{"role": "user", "content": "x"}], "max_tokens": 2}
+    of_completions = ("best_of", "echo", "suffix")
+    for more in ({f: v for f, v in null.items() if f not in of_completions}, nothing):
+        answer = at.http.post("/v1/chat/completions", json={**plain, **more})
+        assert answer.status_code == 200, answer.text
+    effort = at.http.post("/v1/chat/completions", json={**plain, "reasoning_effort": "high"})
+    assert effort.json()["error"]["param"] == "reasoning_effort"
+
+
+def begun(at: Site, body: bytes = b'{"model"') -> socket.socket:
+    """A client that has sent the beginning of a request."""
+    client = socket.create_connection(("127.0.0.1", at.http.base_url.port or 0), PATIENCE_S)
+    client.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n" + body)
+    return client
+
+
+def test_a_client_that_goes_away_while_it_sends_is_no_failure(at: Site) -> None:
+    def counted(status: int) -> bool:
+        return f'path="/v1/completions",status="{status}"' in at.http.get("/metrics").text
+
+    with begun(at):
+        at.http.get("/health")  # by then the server has taken the other's beginning
+    until = time.monotonic() + PATIENCE_S
+    while not counted(499) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert counted(499)
+    assert not counted(500)
+
+
+def test_a_request_that_does_not_arrive_is_given_up(at: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "BODY_S", 0.0)
+    with begun(at) as client:
+        told = client.makefile("rb").read().decode()
+    assert told.startswith("HTTP/1.1 408 ")
+    assert "the request did not arrive within 0 seconds" in told
+
+
 def test_a_stop_string_ends_the_text_and_is_no_part_of_it(at: Site) -> None:
     asked: dict[str, Any] = {"model": NAME, "prompt": PROMPT, "max_tokens": 24, "temperature": 0}
     whole = at.openai.completions.create(**asked).choices[0].text
@@ -170,6 +215,8 @@ GOOD: dict[str, Any] = {"model": NAME, "prompt": "x", "max_tokens": 2}
         ({**GOOD, "model": "gpt-4"}, 404, "model", "model_not_found"),
         ({**GOOD, "n": 2}, 400, "n", "unsupported_value"),
         ({**GOOD, "logprobs": 3}, 400, "logprobs", "unsupported_value"),
+        ({**GOOD, "logprobs": 0}, 400, "logprobs", "unsupported_value"),
+        ({**GOOD, "stream_options": {"include_obfuscation": True}}, 400, "stream_options", None),
         ({**GOOD, "best_of": 4}, 400, "best_of", "unsupported_value"),
         ({**GOOD, "frobnicate": 1}, 400, "frobnicate", None),
         ({**GOOD, "temperature": "hot"}, 400, "temperature", None),
@@ -203,7 +250,8 @@ def test_what_is_no_request_at_all(at: Site) -> None:
     assert at.http.post("/v1/completions", content=b"[" * 4000).status_code == 400
     assert at.http.post("/v1/completions", content=b'{"model": "target", "prompt": "\\ud800"}').status_code == 400
     assert at.http.post("/v1/completions", content=b"x" * 5000).status_code == 413
-    assert at.http.get("/v1/completions").status_code == 405
+    refused = at.http.get("/v1/completions")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
     assert at.http.get("/nowhere").json()["error"]["message"] == "GET /nowhere: Not Found"
     assert at.http.post("/v1/chat/completions", json={"model": NAME, "messages": []}).status_code == 400
     stranger = {"model": NAME, "messages": [{"role": "stranger", "content": "x"}]}
@@ -256,10 +304,25 @@ def test_a_full_line_is_told_when_to_come_again_and_closing_cancels() -> None:
         streams = [small.openai.completions.create(**asked, seed=i) for i in range(8)]
         refused = small.http.post("/v1/completions", json=GOOD)
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        slow = begun(small)
         small.service.close(0.0)
+        with slow:
+            assert b" 503 " in slow.recv(100)
         assert small.http.get("/health").status_code == 503
         assert small.http.post("/v1/completions", json=GOOD).status_code == 503
         for stream in streams:
             with pytest.raises(openai.APIError, match="the service is closing"):
                 list(stream)
     assert small.service.free_positions == small.service.job.batches.admission.places
+
+
+def test_what_failed_is_told_to_those_who_come_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> int:
+        raise InputError("the disk is gone")
+
+    with site() as failing:
+        monkeypatch.setitem(table.TARGET, "ffn", fail)
+        answers = [failing.http.post("/v1/completions", json=GOOD) for _ in range(2)]
+        assert [answer.status_code for answer in answers] == [500, 503]
+        assert all("the disk is gone" in answer.json()["error"]["message"] for answer in answers)
+        assert failing.http.get("/health").json() == {"status": "failed", "error": "the disk is gone"}

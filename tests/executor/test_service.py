@@ -12,6 +12,7 @@ import pytest
 from executor.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from executor.decoder.numerics import EXACT
 from executor.decoder.resident import generate_greedy, load_resident
+from executor.kept import LEAST_TOKENS
 from executor.requests import Request
 from executor.service.service import BusyError, ClosedError, Ended, Service
 from executor.speculation.sampling import Sampling
@@ -173,6 +174,19 @@ def test_a_cancelled_request_gives_its_place_to_the_next(pair: Pair) -> None:
         serving.cancel(first.ticket)  # once more does nothing
         assert serving.counts.ends == {"cancelled": 2, "length": 1}
         assert goes.end().finish_reason == "cancelled"
+
+
+def test_what_is_too_short_to_be_taken_over_is_not_kept(pair: Pair) -> None:
+    """A request that was cancelled before its first pass has a cache of no places, which nobody would ever need."""
+    with service(plan(pair), *pair) as serving:
+        for token in range(3, 9):
+            client = Client(serving, [5, token], 24)
+            serving.cancel(client.ticket)
+            client.end()
+            Client(serving, [5, token], 4).end()
+        kept = serving.job.batches.admission.kept
+        assert kept is not None
+        assert [entry for entry in kept.entries if len(entry.tokens) < LEAST_TOKENS] == []
 
 
 def test_more_than_may_wait_are_refused_and_longer_than_planned(pair: Pair) -> None:
