@@ -10,7 +10,7 @@ from specsim.case import Case
 from specsim.decision import Decision, slots
 from specsim.devices import bare
 from specsim.memory import peak_items, totals
-from specsim.schedule.lower import lower_rounds
+from specsim.schedule.lower import lower_rounds, steady_round
 from specsim.schedule.round import RoundShape
 from specsim.simulator.job import GRID, JobResult, RoundPricer, simulate_job
 from specsim.simulator.pricing import simulate
@@ -46,11 +46,12 @@ def mid_job_shape(case: Case, decision: Decision) -> RoundShape:
 
 
 def round_timeline(case: Case, decision: Decision, shape: RoundShape | None = None) -> Timeline:
-    """One round in the steady state: the second of two, from the end of the first to its own end."""
-    graph = lower_rounds(case, decision, shape or mid_job_shape(case, decision), rounds=2)
+    """One round in the steady state, from the end of the one before it to its own end."""
+    rounds, steady = steady_round(decision.policy)
+    graph = lower_rounds(case, decision, shape or mid_job_shape(case, decision), rounds)
     timeline = simulate(graph, case.machine)
-    first, second = (max(timeline.spans[task].end for task in ends) for ends in graph.round_ends)
-    return timeline.window(first, second).from_zero()
+    ended = [max(timeline.spans[task].end for task in ends) for ends in graph.round_ends]
+    return timeline.window(ended[steady - 1], ended[steady]).from_zero()
 
 
 def predict(case: Case, decision: Decision, bound: float, *, job: JobResult | None = None) -> Predicted:

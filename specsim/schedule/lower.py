@@ -13,7 +13,7 @@ from typing import Final
 from specsim.case import Case
 from specsim.cost import work as cost
 from specsim.cost.shapes import prefill_shape
-from specsim.decision import CHUNK_TOKENS, Decision, DraftPolicy
+from specsim.decision import CHUNK_TOKENS, Decision, DraftPolicy, Policy
 from specsim.memory import DRAFT_TOKENS, draft_slots, prompt_tokens_at_once
 from specsim.schedule.drafting import draft_stream, micro_batches
 from specsim.schedule.graph import Builder, Graph
@@ -100,9 +100,16 @@ def append_prefill(
     return ends
 
 
+def steady_round(policy: Policy) -> tuple[int, int]:
+    """How many rounds to lower so that one shows the steady state, and which: it begins where the one before it ends.
+    On one device it is the second of two. Stages work on several rounds at once: there the pipeline takes longer to
+    fill, and a round without another one behind it would show how it drains."""
+    return (2, 1) if policy.stages == 1 else (4, 2)
+
+
 def lower_rounds(case: Case, decision: Decision, shape: RoundShape, rounds: int) -> Graph:
-    """`rounds` consecutive decode rounds of the same shape. Weights are prefetched across their boundaries, so the
-    second round shows the steady state and the first how it is reached."""
+    """`rounds` consecutive decode rounds of the same shape. Weights are prefetched across their boundaries: the first
+    rounds show how the steady state is reached (see `steady_round`)."""
     b, state = builder(decision), RoundState({}, {})
     for number in range(rounds):
         append_round(b, case, decision, shape, number, state)

@@ -17,7 +17,7 @@ from specsim.case import Case
 from specsim.decision import Decision
 from specsim.errors import InputError
 from specsim.memory import join_tokens
-from specsim.schedule.lower import lower_prefill, lower_rounds
+from specsim.schedule.lower import lower_prefill, lower_rounds, steady_round
 from specsim.schedule.round import RoundShape
 from specsim.simulator import pricing
 from specsim.simulator.progress import gains, rounds_needed
@@ -89,10 +89,11 @@ class RoundPricer:
         return self._first[on_grid]
 
     def _simulate(self, shape: RoundShape) -> None:
-        graph = lower_rounds(self.case, self.decision, shape, rounds=2)
+        rounds, steady = steady_round(self.decision.policy)
+        graph = lower_rounds(self.case, self.decision, shape, rounds)
         _, ends = pricing.run(graph, self.case.machine)
-        first, second = (max(ends[task] for task in tasks) for tasks in graph.round_ends)
-        self._first[shape], self._steady[shape] = first, second - first
+        ended = [max(ends[task] for task in tasks) for tasks in graph.round_ends]
+        self._first[shape], self._steady[shape] = ended[0], ended[steady] - ended[steady - 1]
 
     def _snap(self, shape: RoundShape) -> RoundShape:
         """Rows are anchored at a full house, contexts at the mean prompt; contexts matter less, and move less."""

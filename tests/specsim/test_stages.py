@@ -18,12 +18,15 @@ from specsim.cost.work import all_reduce, copy, send
 from specsim.decision import Decision
 from specsim.hardware import Machine, Peer
 from specsim.model import FeedForward, Model
+from specsim.planner.predict import round_timeline
 from specsim.schedule.graph import TASK_NAME, parse
 from specsim.schedule.lower import lower_prefill, lower_rounds
 from specsim.schedule.round import RoundShape
+from specsim.simulator.job import RoundPricer
 from specsim.simulator.pricing import simulate
 from specsim.stages import layout, stages
 from specsim.timeline import critical_path, streams
+from specsim.timeline.timeline import busy_seconds
 from tests.specsim import stories
 
 EVEN, DRAFT = stories.even(), stories.even(layers=1)
@@ -99,6 +102,19 @@ def test_a_third_batch_is_drafted_for_while_two_are_verified() -> None:
     order = [parse(t.name) for t in graph.tasks if t.kind in ("draft", "head")]
     words = " ".join(f"{n.phase[0]}{n.batch}{n.round}" for n in order)
     assert words == "dA0 dB0 dC0 vA0 dA1 vB0 dB1 vC0 dC1 vA1 dA2 vB1 dB2 vC1"
+
+
+def test_a_round_of_a_pipeline_is_read_off_while_it_is_full() -> None:
+    """Four stages take 12 s for each of four batches, the first one 4 s more for its logits: it has something to do all
+    the time but while a batch's logits wait for its rows. Of two rounds the second would be one that drains."""
+    target = stories.even(layers=4)
+    case, shape = stories.case(machine(4), target), RoundShape(4, 4)
+    how = decision("interleaved", target, stages=4, batches=4)
+    assert RoundPricer(case, how).steady(shape) == 66
+    timeline = round_timeline(case, how, shape)
+    assert timeline.makespan == 66
+    busy = busy_seconds(timeline)
+    assert [busy[gpu] for gpu in ("gpu", "gpu@1", "gpu@2", "gpu@3")] == [65, 48, 49, 49]
 
 
 def test_the_sweeps_of_a_prefill_follow_one_another_over_the_stages() -> None:
