@@ -31,7 +31,8 @@ def job_energy(case: Case, decision: Decision, job: JobResult) -> Energy:
 
 
 def job_busy_seconds(case: Case, decision: Decision, job: JobResult) -> dict[str, float]:
-    """Busy seconds of gpu, cpu, dram, disk, and the link's two ways, over the whole job.
+    """Busy seconds of gpu, cpu, dram, disk, and the link's two ways, over the whole job; of devices that do the same,
+    those of all of them together.
 
     Shares are read off the prefill of the first prompts in flight and one round of each size, and weighted with the
     seconds that the job spends on such.
@@ -44,9 +45,10 @@ def job_busy_seconds(case: Case, decision: Decision, job: JobResult) -> dict[str
         shape = RoundShape(float(max(1, middle.rows)), middle.context, middle.joining)
         seconds = sum(r.end_s - r.start_s for r in rounds)
         parts.append((_shares(round_timeline(case, decision, shape)), seconds))
+    shared = {"dram", "disk"} if case.machine.gpu is None else {"dram", "disk", "cpu"}
     for shares, seconds in parts:
         for part, share in shares.items():
-            total[part] += share * seconds
+            total[part] += share * seconds * (1 if bare(part) in shared else decision.policy.tensor)
     return dict(total)
 
 

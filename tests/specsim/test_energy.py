@@ -9,6 +9,8 @@ import pytest
 from specsim import machines
 from specsim.energy import Energy, Tariff, cost_per_million, energy_of
 from specsim.errors import InputError
+from specsim.hardware import Peer
+from specsim.model import FeedForward
 from specsim.planfile import from_dict, to_dict
 from specsim.planner.busy import job_busy_seconds
 from specsim.simulator.job import simulate_job
@@ -79,6 +81,21 @@ def test_no_part_is_busy_for_longer_than_the_job_takes(gpu: bool) -> None:
     assert set(busy) >= ({"gpu", "h2d", "cpu", "dram"} if gpu else {"cpu", "dram", "disk"})
     assert all(0 <= seconds <= job.makespan_s * (1 + 1e-9) for seconds in busy.values())
     assert busy["dram"] >= max(busy["cpu"], busy.get("h2d", 0.0))
+
+
+def test_every_device_of_a_tensor_split_is_busy() -> None:
+    """Where kernels take as long whatever their size, both are as busy as one alone would be."""
+    target = stories.even(heads=2, kv_heads=2, ffn=FeedForward(4))
+    kernel = stories.processor(overhead=4)
+    one = stories.machine(gpu=kernel, cpu=kernel)
+    two = replace(one, devices=2, node_devices=2, peer=Peer(4.0, 0.0))
+    busy = []
+    for machine, tensor in ((one, 1), (two, 2)):
+        case, placed = stories.case(machine, target), stories.layers(target, "gpu", "vram")
+        how = stories.decision("serial", placed, tensor=tensor)
+        busy.append(job_busy_seconds(case, how, simulate_job(case, how)))
+    assert busy[1]["gpu"] == pytest.approx(2 * busy[0]["gpu"])
+    assert busy[1]["dram"] == pytest.approx(busy[0]["dram"])
 
 
 def test_a_plan_says_what_a_token_takes_and_its_file_keeps_it() -> None:
