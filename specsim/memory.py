@@ -48,6 +48,8 @@ ROUNDING: Final = 0.03
 #: newcomers of one round bring at most so many prompt tokens (or one prompt, if it is longer)
 JOIN_TOKENS: Final = 4096
 
+#: sweeps of a prefill on a stage behind the first at most: one arrives while another is computed
+ARRIVING: Final = 2
 #: share of the RAM budget that may be page-locked; an assumption that keeps the rest of the system responsive
 PINNABLE: Final = 0.8
 
@@ -132,6 +134,12 @@ def join_tokens(workload: Workload, policy: Policy | None = None) -> float:
         return float(max(JOIN_TOKENS, workload.prompt_tokens_max))
     prompts = sum(_longest_first(workload)[: policy.batch])
     return float(max(min(JOIN_TOKENS, prompts, policy.kv_positions), longest_read(workload, policy)))
+
+
+def sweeps_at_once(policy: Policy) -> int:
+    """Sweeps of a prefill that are under way at most: one on each stage of several, and one on its way home. The first
+    stage keeps rows of all of them."""
+    return 1 if policy.stages == 1 else policy.stages + 1
 
 
 def chunk_rows(ffn: FeedForward, parts: int, chunk_tokens: float) -> float:
@@ -230,7 +238,7 @@ def fixed_items(case: Case, policy: Policy, *, first: bool = True) -> Peaks:
         if first and not (target.tied and fast == "ram"):
             peaks[phase]["ram"]["embedding"] = float(embedding_bytes(target))
     swept = policy.prefill_batch if first else 0
-    sweeps = min(2, policy.stages)  # one arrives while another is computed
+    sweeps = sweeps_at_once(policy) if first else ARRIVING
     tokens = policy.batch * (policy.gamma + 1) + joining
     prefill = workspaces(
         target,

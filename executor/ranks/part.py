@@ -37,9 +37,8 @@ class Part:
         for task in tasks:
             stream = self._stream(task)
             if stream is not None:
-                deps = () if stream == IN else self.here(task.deps)
                 slot = (bare(task.slot[0]), task.slot[1]) if task.slot is not None else None
-                mine.append(msgspec.structs.replace(task, stream=stream, deps=tuple(deps), slot=slot))
+                mine.append(msgspec.structs.replace(task, stream=stream, deps=tuple(self.here(task.deps)), slot=slot))
                 self._place[self._seen] = self._mine
                 self._mine += 1
             self._seen += 1

@@ -19,6 +19,7 @@ import msgspec
 from specsim.cost import work as cost
 from specsim.cost.work import Work
 from specsim.devices import on
+from specsim.memory import ARRIVING
 
 TASK_NAME: Final = re.compile(
     r"(?P<phase>prefill|transition|draft|verify)\.(?P<round>\d+)/(?P<batch>[A-Z]+)/(?P<site>[A-Za-z]+\d*)"
@@ -99,12 +100,13 @@ class Ring:
 
 class Rings:
     """Those of one device: `ring` for weights, `disk_ring` in RAM for those that come from disk, two buffers for
-    visiting KV of the target."""
+    visiting KV of the target, and of a pipeline's stage room for the `sweeps` of a prefill that are sent to it."""
 
     def __init__(self, device: int, ring_slots: int) -> None:
         self.ring = Ring(on("ring", device), ring_slots)
         self.disk_ring = Ring(on("disk_ring", device), ring_slots)
         self.kv_ring = Ring(on("kv_ring", device), 2)
+        self.sweeps = Ring(on("sweeps", device), ARRIVING)
         self.kv_written: tuple[int, ...] = ()  # the last cache that went back; those before it went on the same stream
 
 

@@ -14,7 +14,7 @@ from specsim.case import Case
 from specsim.cost import work as cost
 from specsim.cost.shapes import prefill_shape
 from specsim.decision import CHUNK_TOKENS, Decision, DraftPolicy, Policy
-from specsim.memory import DRAFT_TOKENS, draft_slots, prompt_tokens_at_once
+from specsim.memory import DRAFT_TOKENS, draft_slots, prompt_tokens_at_once, sweeps_at_once
 from specsim.schedule.drafting import draft_stream, micro_batches
 from specsim.schedule.graph import Builder, Graph
 from specsim.schedule.passes import Deps, PassPlan, lower_pass, on_main
@@ -68,13 +68,13 @@ def append_prefill(
 
     A sweep takes `prefill_batch` prompts (see `sweeps`), so its weights are streamed once for all of them. Sweeps are
     numbered from `first`, and the transition has the number of the first; the first sweep waits for `after`, its loads
-    do not. Sweeps follow one another, over several stages closely. `others` are the lengths of sequences that the
-    target has prefilled before; the draft may lack them.
+    do not. Sweeps follow one another, over several stages closely: at most `sweeps_at_once` are under way. `others` are
+    the lengths of sequences that the target has prefilled before; the draft may lack them.
     """
     policy, machine = decision.policy, case.machine
     layers, place, model = on_main(decision.layers, machine.main), layout(case, policy), one_share(case, policy)
-    ends = after
-    swept: Deps = ()
+    at_once = sweeps_at_once(policy)
+    heads: list[Deps] = []
     for number, sweep in enumerate(sweeps(case, policy, lengths), first):
         shape = prefill_shape(lengths[sweep], case.target.sliding_window)
         plan = PassPlan(
@@ -88,11 +88,9 @@ def append_prefill(
             layout=place,
             chunk_tokens=policy.chunk_tokens,
         )
-        done = lower_pass(b, plan, {"A": shape}, {"A": ends})["A"]
-        swept += done
-        if policy.stages == 1:  # else a sweep need not have come home before the next one sets out
-            ends, swept = done, done
-    ends = swept or after
+        before = heads[-at_once] if len(heads) >= at_once else after
+        heads.append(lower_pass(b, plan, {"A": shape}, {"A": before})["A"])
+    ends = tuple(task for head in heads[-at_once:] for task in head) or after
     b.round_ends.append(ends)
     read = [*lengths, *others]
     ends = _append_transition(b, case, policy.gamma, policy.draft, read, ends, first, policy.chunk_tokens)

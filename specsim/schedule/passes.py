@@ -94,13 +94,26 @@ def lower_pass(
             outs = {batch: walker.reduce(site, "attention", outs[batch]) for batch, walker in walkers.items()}
             ready = _lower_ffn(b, plan, walkers, device, site, loads, place, units, outs, tokens)
         if several:
-            ready = {w: walker.send(f"L{layers[-1]:02d}", layout.far[stage], ready[w]) for w, walker in walkers.items()}
+            free = _room(b, plan, stage + 1)
+            site, far = f"L{layers[-1]:02d}", layout.far[stage]
+            ready = {batch: walker.send(site, far, ready[batch] + free) for batch, walker in walkers.items()}
+            if stage and plan.phase == "prefill":
+                b.rings(device).sweeps.used_by(task for sent in ready.values() for task in sent)
     heads: dict[str, Deps] = {}
     for batch, shape in shapes.items():
         logits = (cost.head(model, shape.head_rows),)
         stream = f"{plan.main}.head" if several else plan.main
         heads[batch] = (b.add(f"{prefix}/{batch}/head/logits", stream, "head", logits, ready[batch]),)
     return heads
+
+
+def _room(b: Builder, plan: PassPlan, stage: int) -> Deps:
+    """What a pass waits for before it is sent to a stage. Batches of decode have room there for good; the sweeps of a
+    prefill are as many as there are prompts. Home all may come that set out."""
+    layout = plan.stages()
+    if plan.phase != "prefill" or stage == len(layout.runs):
+        return ()
+    return b.rings(layout.device(stage)).sweeps.free()
 
 
 def _in_turns(lanes: Mapping[str, Sequence[Iterator[int]]]) -> dict[str, Deps]:

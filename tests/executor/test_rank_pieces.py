@@ -39,7 +39,7 @@ from executor.ranks.wire import receive_pass, send_pass
 from executor.ranks.world import Channel, Launch, RankError, World
 from specsim.errors import InputError
 from specsim.hardware import Peer
-from specsim.schedule.lower import lower_rounds
+from specsim.schedule.lower import lower_prefill, lower_rounds
 from specsim.schedule.round import RoundShape
 from specsim.timeline.timeline import Span
 from tests.executor import runs
@@ -95,6 +95,19 @@ def test_every_task_is_one_ranks_and_a_send_is_both_ends() -> None:
     ends = parts[0].here(graph.round_ends[0])
     assert [mine[0][end].name for end in ends] == ["verify.0/A/head/logits", "verify.0/B/head/logits"]
     assert parts[1].here(graph.round_ends[0]) == []
+
+
+def test_a_sweep_is_received_when_the_last_but_one_has_been_sent_on() -> None:
+    machine = replace(stories.machine(bare=True), devices=3, node_devices=3, peer=Peer(1e9, 0.0))
+    plan = runs.plan(stories.model(layers=3), stages=3, batch=1)
+    graph = lower_prefill(replace(plan.case, machine=machine), plan.decision, [1] * 3)
+    mine = Part(1, 3).take(graph.tasks)
+    waits = {task.name: [mine[before].name for before in task.deps] for task in mine if task.stream == IN}
+    assert waits == {
+        "prefill.0/A/L00/send": [],
+        "prefill.1/A/L00/send": [],
+        "prefill.2/A/L00/send": ["prefill.0/A/L01/send"],
+    }
 
 
 def test_a_single_process_has_all_tasks_as_they_are() -> None:

@@ -17,6 +17,7 @@ from specsim.cost.timing import demand
 from specsim.cost.work import all_reduce, copy, send
 from specsim.decision import Decision
 from specsim.hardware import Machine, Peer
+from specsim.memory import ARRIVING, sweeps_at_once
 from specsim.model import FeedForward, Model
 from specsim.planner.predict import round_timeline
 from specsim.schedule.graph import TASK_NAME, parse
@@ -26,7 +27,7 @@ from specsim.simulator.job import RoundPricer
 from specsim.simulator.pricing import simulate
 from specsim.stages import layout, stages
 from specsim.timeline import critical_path, streams
-from specsim.timeline.timeline import busy_seconds
+from specsim.timeline.timeline import Span, busy_seconds
 from tests.specsim import stories
 
 EVEN, DRAFT = stories.even(), stories.even(layers=1)
@@ -126,6 +127,23 @@ def test_the_sweeps_of_a_prefill_follow_one_another_over_the_stages() -> None:
         (14, 22, "prefill.0/A/L01/attention"),
         (21, 25, "prefill.1/A/L00/ffn.0"),
     ]
+
+
+def test_no_stage_has_more_sweeps_of_a_prefill_than_memory_counts() -> None:
+    """The second stage has three of four layers, 36 s and a second to send. A sweep is sent to it when the last but one
+    has left it, and the first stage begins one when the third before has come home: its head takes 4 s."""
+    target = stories.even(layers=4)
+    case, how = stories.case(machine(2), target), decision("serial", target, stages=2, prefill_batch=1)
+    assert (sweeps_at_once(how.policy), ARRIVING) == (3, 2)
+    ran = {span.name: span for span in simulate(lower_prefill(case, how, [1] * 6), case.machine).spans}
+
+    def of(task: str) -> list[Span]:
+        return [ran[f"prefill.{sweep}/A/{task}"] for sweep in range(6)]
+
+    assert [span.end for span in of("L03/ffn.0")] == [50, 86, 122, 158, 194, 230]
+    assert [span.start for span in of("L00/send")] == [13, 25, 51, 87, 123, 159]
+    assert [span.start for span in of("embed/lookup")] == [0, 1, 2, 55, 91, 127]
+    assert [span.end for span in of("head/logits")] == [55, 91, 127, 163, 199, 235]
 
 
 def test_devices_of_a_tensor_split_add_up_after_attention_and_after_the_ffn() -> None:
