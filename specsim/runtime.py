@@ -24,3 +24,9 @@ def executor(module: str) -> Any:
             raise
         hint = f"pip install 'specsim-offload[{extra}]'"
         raise InputError(f"needs {error.name}, which is not installed", where="running a plan", hint=hint) from None
+
+
+def go_on(out: object, ranks: int) -> str:
+    """The command that goes on with what is in `out`, on so many ranks."""
+    run = f"specsim run --resume {out}"
+    return run if ranks == 1 else f"torchrun --nproc-per-node {ranks} -m {run}"

@@ -16,6 +16,7 @@ from executor.ranks.world import Launch, RankError, World
 from executor.run import run
 from specsim.answer import Plan
 from specsim.errors import SpecsimError
+from specsim.runtime import go_on
 
 
 def run_rank(plan: Plan, options: RunOptions) -> RunResult | None:
@@ -44,8 +45,7 @@ def _first(plan: Plan, options: RunOptions, world: World) -> RunResult:
         try:
             return run(plan, options, crew)
         except RankError as error:
-            again = f"torchrun --nproc-per-node {world.local_ranks} -m specsim run --resume {options.out}"
-            raise RankError(f"{error}; go on with: {again}") from None
+            raise RankError(f"{error}; go on with: {go_on(options.out, world.ranks)}") from None
 
 
 def _note(error: SpecsimError) -> None:

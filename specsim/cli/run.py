@@ -26,7 +26,7 @@ from specsim.cli.tables import render
 from specsim.errors import InputError, Terminated
 from specsim.planfile import read_plan
 from specsim.planner.cap import cap_caches
-from specsim.runtime import executor
+from specsim.runtime import executor, go_on
 from specsim.timeline.trace import read_trace
 from specsim.units import show
 from specsim.validation.record import TRACE
@@ -82,7 +82,8 @@ def run(plan_file: str | None, fmt: str, plot: str | None, kv: float | None, **o
     except KeyboardInterrupt as end:
         kept = executor("executor.outputs").count_outputs(asked.out)
         how = "terminated" if isinstance(end, Terminated) else "interrupted"
-        told = f"{kept} finished outputs are kept in {asked.out}; go on with: specsim run --resume {asked.out}"
+        again = go_on(asked.out, plan.decision.policy.stages)
+        told = f"{kept} finished outputs are kept in {asked.out}; go on with: {again}"
         click.echo(f"specsim: {how}; {told}", err=True)
         raise
     if result is None:

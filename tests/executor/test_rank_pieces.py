@@ -39,6 +39,7 @@ from executor.ranks.wire import receive_pass, send_pass
 from executor.ranks.world import Channel, Launch, RankError, World
 from specsim.errors import InputError
 from specsim.hardware import Peer
+from specsim.runtime import go_on
 from specsim.schedule.lower import lower_prefill, lower_rounds
 from specsim.schedule.round import RoundShape
 from specsim.timeline.timeline import Span
@@ -265,3 +266,8 @@ def test_ranks_must_be_as_many_as_stages() -> None:
         stage_of(plan, three)
     with pytest.raises(InputError, match="the plan splits each layer over 2 devices, which cannot be run"):
         stage_of(runs.plan(stories.model(layers=4), tensor=2), None)
+
+
+def test_a_run_goes_on_with_as_many_ranks_as_it_had() -> None:
+    assert go_on("out", 1) == "specsim run --resume out"
+    assert go_on("out", 4) == "torchrun --nproc-per-node 4 -m specsim run --resume out"
