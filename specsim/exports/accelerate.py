@@ -114,6 +114,7 @@ def _instead(plan: Plan, batch: int) -> dict[str, str]:
     """What accelerate does in place of what it lacks."""
     gpu = plan.case.machine.gpu is not None
     here = {
+        "devices": "files and speed are for one device",
         "schedule": "one batch at a time",
         "loading": "weights are loaded when their module is called, and all wait for them",
         "fetching": "all experts of a layer are loaded",

@@ -165,6 +165,7 @@ def _instead(plan: Plan, choice: Choice) -> dict[str, str]:
     on_cpu, tokens = case.target.layers - choice.kept, pass_tokens(case, choice.slots)
     ffn = f"of {on_cpu} layers on the CPU for fewer than {llama_cpp.COPIED_FROM} tokens, else on the GPU after a copy"
     here = {
+        "devices": "files and speed are for one device",
         "schedule": "one batch at a time",
         "loading": "nothing is loaded ahead",
         "disk": "the file is memory-mapped: the page cache decides what is read again",

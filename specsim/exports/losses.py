@@ -24,6 +24,8 @@ def features(plan: Plan) -> Iterator[tuple[str, str]]:
     """The features that a plan uses, each with how it uses it."""
     decision, policy, gpu = plan.decision, plan.decision.policy, plan.case.machine.gpu is not None
     layers = decision.layers
+    if policy.stages * policy.tensor > 1:
+        yield "devices", f"{policy.stages} stages of {policy.tensor} devices"
     if decision.strategy in _SCHEDULES:
         yield "schedule", _SCHEDULES[decision.strategy]
     if any(homes_of(place) - {"vram", "ram"} for place in layers):

@@ -109,6 +109,7 @@ def _script(plan: Plan, choice: Choice) -> str:
 def _instead(plan: Plan, choice: Choice) -> dict[str, str]:
     """What vLLM does in place of what it lacks."""
     here = {
+        "devices": "files and speed are for one device",
         "schedule": "one batch at a time",
         "loading": "weights are read over the link when they are needed, not before",
         "fetching": "all experts of a layer are read",

@@ -18,6 +18,7 @@ from specsim.errors import InfeasibleError, InputError, UnknownNameError
 from specsim.exports.export import Export, documented
 from specsim.exports.modules import Module, assign, modules
 from specsim.exports.table import ENGINES
+from specsim.hardware import Peer
 from specsim.model import from_config
 from specsim.systems import accelerate, llama_cpp
 from specsim.systems.outcome import run
@@ -326,3 +327,12 @@ def test_what_is_placed_on_the_gpu_fits_and_is_not_copied() -> None:
 
     assert system(None) == system(accelerate.copies(plan.case.target))
     assert system([0.0] * 9) > system(None)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_devices_beside_the_first_are_lost(engine: str) -> None:
+    plan = plans.plan(gpu=True)
+    assert "devices" not in lost(ENGINES[engine].export(plan))
+    several = on(plan, machine=replace(plan.case.machine, devices=2, node_devices=2, peer=Peer(1e9, 0.0)))
+    export = ENGINES[engine].export(with_policy(several, stages=2))
+    assert lost(export)["devices"] == "files and speed are for one device"
