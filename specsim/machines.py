@@ -10,6 +10,7 @@ from typing import Any
 from specsim import devices
 from specsim.bounded import short
 from specsim.check import Profile, Stated, check
+from specsim.devices import FACTS as DEVICE_FACTS
 from specsim.errors import InputError
 from specsim.facts import Value, text, write
 from specsim.hardware import Fact, Link, Machine, Peer
@@ -66,6 +67,8 @@ def assemble(
             stated[key] = _stated("machine", key, float(number), "given", f"--{key}")
     if devices is not None:  # another number of them than the profile has lies in nodes that it says nothing about
         stated.pop("node_devices", None)
+    if devices == 1:  # which talks to none; so that the number can be varied
+        stated = {key: fact for key, fact in stated.items() if key not in DEVICE_FACTS}
     built = build(replace(spec, parts=parts, stated=stated))
     if link_bytes_per_s is not None:
         built = _with_link_rate(built, link_bytes_per_s)

@@ -45,6 +45,12 @@ def test_a_peer_of_one_device_is_refused() -> None:
         machines.assemble(gpu="mi250", peer=50e9)
 
 
+def test_one_device_of_several_talks_to_none() -> None:
+    """So that the number of devices can be varied, and starts at one."""
+    assert machines.assemble(gpu="mi250", devices=1, peer=50e9) == machines.assemble(gpu="mi250")
+    assert machines.assemble(machine="8xmi250", devices=1).peer is None
+
+
 def test_devices_that_do_not_fill_their_nodes_are_refused() -> None:
     written = machines.to_dict(machines.assemble(gpu="mi250", devices=8, peer=50e9))
     written["facts"]["node_devices"][0] = 3
