@@ -40,6 +40,14 @@ def first_of_node(machine: Machine, device: int) -> int:
     return device - device % machine.node_devices
 
 
+def straddles(machine: Machine, stages: int, tensor: int) -> bool:
+    """Whether devices of one tensor split would lie in different nodes. Groups are numbered from the first node on, so
+    that within one node it does not matter which devices are left idle."""
+    return tensor > machine.node_devices or (
+        stages * tensor > machine.node_devices and machine.node_devices % tensor > 0
+    )
+
+
 def facts_of(machine: Machine) -> dict[str, Value]:
     """What a machine profile says of its devices; nothing where there is one."""
     if machine.devices == 1:

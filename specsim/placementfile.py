@@ -22,6 +22,7 @@ from specsim.decision import (
     Policy,
     Processor,
 )
+from specsim.devices import straddles
 from specsim.errors import InputError
 from specsim.model import Model
 from specsim.partition import layer_units, shard, stage_layers
@@ -154,9 +155,10 @@ def _check_devices(case: Case, policy: Policy, where: str) -> None:
     if used > machine.devices:
         what = f"policy.stages x policy.tensor is {used}"
         raise InputError(what, where=where, hint=f"{machine.name} has {machine.devices} devices")
-    if policy.tensor > machine.node_devices or machine.node_devices % policy.tensor:
+    if straddles(machine, policy.stages, policy.tensor):
         what = f"policy.tensor is {policy.tensor}"
-        raise InputError(what, where=where, hint=f"a node has {machine.node_devices} devices, to be split evenly")
+        hint = f"a node has {machine.node_devices} devices, and no tensor split leads out of one"
+        raise InputError(what, where=where, hint=hint)
     for layers in stage_layers(case.target, policy.stages):
         shard(case.target, layers, policy.tensor)
 

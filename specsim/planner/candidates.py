@@ -141,21 +141,35 @@ def candidates(case: Case, fixed: Fixed) -> Iterator[Candidate]:
     requests = case.workload.requests
     # A request for one token gets it from its prefill: there is nothing to speculate about.
     gammas = (0, *GAMMAS) if case.acceptance is not None and case.workload.output_tokens > 1 else (0,)
-    strategies = tuple(STRATEGIES) if fixed.strategy is None else (fixed.strategy,)
-    if fixed.batch is not None:
-        strategies = tuple(
-            s for s in strategies if fixed.batch * most_batches(s, fixed) < requests + most_batches(s, fixed)
-        )
-        if not strategies:
-            what = f"a batch of {fixed.batch} is more than the {requests} requests fill"
-            raise InputError(what, where="--fix batch", hint="make it smaller, or ask for more --requests")
-    for strategy in strategies:
+    for strategy in strategies(case, fixed):
         batches = most_batches(strategy, fixed)
         sizes = batch_sizes(requests, batches)
         for batch in sizes if fixed.batch is None else (fixed.batch,):
             for gamma in gammas if fixed.gamma is None else (fixed.gamma,):
                 for routed in _fetches(case, batch * (1 if strategy == "interleaved" else batches), gamma, fixed):
                     yield make(case, strategy, gamma, batch, RING_SLOTS[0], routed, fixed)  # type: ignore[arg-type]
+
+
+def strategies(case: Case, fixed: Fixed) -> tuple[str, ...]:
+    """Those that what is fixed leaves. Raises InputError where there is none."""
+    able = tuple(STRATEGIES) if fixed.strategy is None else (fixed.strategy,)
+    able = tuple(s for s in able if has_batches(s, fixed))
+    if not able:
+        which = fixed.strategy or "no strategy"
+        what = f"{fixed.batches} batches in flight are not what {which} has over {fixed.stages or 1} stages"
+        hint = f"interleaved over several stages has 2 to {len(LETTERS)}"
+        raise InputError(what, where="--fix batches", hint=hint)
+    requests, batch = case.workload.requests, fixed.batch or 1
+    able = tuple(s for s in able if fixed.batch is None or (batch - 1) * most_batches(s, fixed) < requests)
+    if not able:
+        what = f"a batch of {fixed.batch} is more than the {requests} requests fill"
+        raise InputError(what, where="--fix batch", hint="make it smaller, or ask for more --requests")
+    return able
+
+
+def has_batches(strategy: str, fixed: Fixed) -> bool:
+    """Whether a strategy has as many batches in flight as are fixed."""
+    return fixed.batches in (None, most_batches(strategy, fixed))
 
 
 def like(fixed: Fixed, c: Candidate) -> Fixed:
@@ -205,6 +219,7 @@ def make(
     split = Policy(gamma, batch, batches, 1, 0, stages=fixed.stages or 1, tensor=fixed.tensor or 1)
     if split.stages > 1 and gamma == 0 and fixed.batches is None:
         batches = max(BATCHES[strategy], batches - 1)  # none is drafted for
+    positions = _kv_positions(case, fixed)  # of all devices together
     case = stages(case, split)[0].case
     in_flight = batch * batches
     chunk_tokens = fixed.chunk_tokens or chunk_tokens
@@ -229,7 +244,7 @@ def make(
         refill=refill,
         stages=split.stages,
         tensor=split.tensor,
-        kv_positions=_kv_positions(case, fixed),
+        kv_positions=positions,
         chunk_tokens=chunk_tokens,
     )
     return Candidate(strategy, policy, cuts)

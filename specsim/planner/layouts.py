@@ -10,9 +10,10 @@ from dataclasses import replace
 from typing import Final
 
 from specsim.case import Case
+from specsim.devices import straddles
 from specsim.errors import InputError
 from specsim.partition import shard
-from specsim.planner.candidates import Fixed
+from specsim.planner.candidates import Fixed, strategies
 from specsim.planner.search import PLACEMENTS, SIMULATIONS, Progress, Search, SearchResult
 
 #: stages, and devices in each, that are looked at: the same for every machine, so that more devices never see fewer
@@ -55,20 +56,28 @@ def layouts(case: Case, fixed: Fixed) -> Iterator[Fixed]:
     if machine.devices == 1:
         yield fixed
         return
-    found = False
+    able = []
     for count in (fixed.stages,) if fixed.stages else STAGES:
         for tensor in (fixed.tensor,) if fixed.tensor else TENSORS:
-            if count * tensor > machine.devices or count > target.layers or machine.node_devices % tensor:
+            if count * tensor > machine.devices or count > target.layers or straddles(machine, count, tensor):
                 continue
             try:
                 shard(target, range(target.layers), tensor)
             except InputError:
                 continue
-            found = True
-            yield replace(fixed, stages=count, tensor=tensor)
-    if not found:
+            able.append(replace(fixed, stages=count, tensor=tensor))
+    if not able:
         asked = f"{fixed.stages or 'any number of'} stages of {fixed.tensor or 'any number of'} devices"
         raise InputError(f"{target.name!r} cannot be cut into {asked}", where="--fix", hint="leave one to the planner")
+    filled = [on for on in able if _has_strategies(case, on)]
+    yield from filled or able[:1]  # the search says why none of them will do
+
+
+def _has_strategies(case: Case, on: Fixed) -> bool:
+    try:
+        return bool(strategies(case, on))
+    except InputError:
+        return False
 
 
 def _best(result: SearchResult) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -13,11 +14,13 @@ from specsim import machines
 from specsim.acceptance import Acceptance
 from specsim.answer import Plan
 from specsim.case import Case
+from specsim.devices import straddles
 from specsim.errors import InputError
+from specsim.hardware import Peer
 from specsim.memory import peak_items, shortfall, stage_items, totals
 from specsim.model import FeedForward
 from specsim.planfile import from_dict, to_dict
-from specsim.planner.candidates import Fixed
+from specsim.planner.candidates import Fixed, candidates, make
 from specsim.planner.evaluate import Evaluator
 from specsim.planner.layouts import layouts, search_all
 from specsim.planner.plan import make_plan
@@ -73,6 +76,37 @@ def test_what_is_found_fits_every_device_and_is_within_its_bound(bare: bool) -> 
         assert shortfall(asked.machine.budgets(), peak_items(asked, f.decision)) is None
         assert evaluator.bound_seconds(f.candidate) <= simulate_job(asked, f.decision, grid=1.0001).makespan_s * 1.001
     assert {f.decision.policy.devices for f in result.found} > {1}
+
+
+def test_a_device_more_may_be_left_idle_where_a_tensor_split_of_two_wins() -> None:
+    """Whose devices do not divide the three."""
+    fixed, work = Fixed(gamma=0, strategy="serial", refill=False), replace(WORK, requests=1)
+    best = []
+    for devices in (2, 3):
+        on = replace(machines.assemble(gpu="rtx4090", vram=200 * MiB, devices=devices), peer=Peer(1e12, 0.0))
+        best.append(search_all(Case(on, TARGET, work), fixed, None, *SEARCH, survey=False).found[0])
+    two, three = best
+    assert two.candidate.policy.tensor == 2
+    assert three.tokens_per_second >= two.tokens_per_second
+    odd = replace(case(3).machine, devices=6)
+    assert [straddles(odd, *split) for split in ((1, 2), (2, 2), (1, 4), (3, 1))] == [False, True, True, False]
+
+
+def test_caches_on_several_devices_take_no_more_than_they_may_together() -> None:
+    asked, models = case(2), (TARGET, DRAFT)
+    each = sum(model.layers * model.kv_bytes_per_token_layer for model in models)
+    for stages_, tensor in ((1, 1), (2, 1), (1, 2)):
+        fixed = Fixed(stages=stages_, tensor=tensor, kv_bytes=100.0 * each)
+        assert make(asked, "serial", 2, 2, 3, "all", fixed).policy.kv_positions == 100
+
+
+def test_only_what_has_the_batches_that_are_fixed_is_looked_at() -> None:
+    asked = case(2)
+    found = [c for on in layouts(asked, Fixed(batches=5)) for c in candidates(asked, on)]
+    assert {(c.strategy, c.policy.stages, c.policy.batches) for c in found} == {("interleaved", 2, 5)}
+    for fixed in (Fixed(batches=5, stages=1), Fixed(batches=5, strategy="serial"), Fixed(batches=99)):
+        with pytest.raises(InputError, match="batches in flight are not what"):
+            search_all(asked, fixed)
 
 
 def test_one_device_is_searched_as_ever() -> None:
