@@ -9,8 +9,9 @@ from typing import Final
 
 from specsim.case import Case
 from specsim.errors import InfeasibleError
-from specsim.planner.candidates import Fixed, least_demanding
+from specsim.planner.candidates import Candidate, Fixed, least_demanding
 from specsim.planner.evaluate import Evaluator
+from specsim.planner.layouts import layouts
 from specsim.planner.placement import shortage
 from specsim.units import GiB, MiB, TiB, show
 
@@ -31,7 +32,7 @@ def shortest(case: Case, fixed: Fixed) -> tuple[str, Mapping[tuple[str, str], fl
     """What is missing where no candidate fits, as the least demanding one shows: in words, and the bytes by phase and
     memory."""
     evaluator = Evaluator(case, fixed)
-    tried = [(shortage(evaluator.problem(c)).missing, c) for c in least_demanding(case, fixed)]
+    tried = [(shortage(evaluator.problem(c)).missing, c) for c in least_anywhere(case, fixed)]
     missing, least = min(tried, key=lambda pair: sum(pair[0].values()))
     if not missing:
         return f"no plan fits what is fixed, though no memory is short (with {least.label})", missing
@@ -81,4 +82,10 @@ def _shown(size: float) -> float:
 def fits(case: Case, fixed: Fixed) -> bool:
     """Whether any of the least demanding candidates fits."""
     evaluator = Evaluator(case, fixed)
-    return any(evaluator.place(c) is not None for c in least_demanding(case, fixed))
+    return any(evaluator.place(c) is not None for c in least_anywhere(case, fixed))
+
+
+def least_anywhere(case: Case, fixed: Fixed) -> Iterator[Candidate]:
+    """The least demanding candidates on every number of devices."""
+    for on in layouts(case, fixed):
+        yield from least_demanding(case, on)

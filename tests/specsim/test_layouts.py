@@ -22,6 +22,7 @@ from specsim.model import FeedForward
 from specsim.planfile import from_dict, to_dict
 from specsim.planner.candidates import Fixed, candidates, make
 from specsim.planner.evaluate import Evaluator
+from specsim.planner.infeasible import least_anywhere
 from specsim.planner.layouts import layouts, search_all
 from specsim.planner.plan import make_plan
 from specsim.planner.search import Search, SearchResult
@@ -107,6 +108,14 @@ def test_only_what_has_the_batches_that_are_fixed_is_looked_at() -> None:
     for fixed in (Fixed(batches=5, stages=1), Fixed(batches=5, strategy="serial"), Fixed(batches=99)):
         with pytest.raises(InputError, match="batches in flight are not what"):
             search_all(asked, fixed)
+
+
+def test_advice_is_for_all_devices() -> None:
+    """One device would have to hold the two halves of a layer."""
+    asked = case(4)
+    small = asked.on(replace(asked.machine, vram_budget_bytes=12.0 * MiB)).plain()
+    tried = {(c.policy.stages, c.policy.tensor) for c in least_anywhere(small, Fixed())}
+    assert tried == {(on.stages, on.tensor) for on in layouts(small, Fixed())}
 
 
 def test_one_device_is_searched_as_ever() -> None:
