@@ -22,19 +22,18 @@ from specsim.planner.candidates import (
     Fixed,
     batch_sizes,
     finer,
+    has_batches,
     like,
     make,
     most_batches,
 )
 from specsim.planner.evaluate import Evaluator
-from specsim.planner.layouts import search_all
+from specsim.planner.layouts import SEARCHED, search_all
 from specsim.planner.problem import Placed
 from specsim.planner.search import Found, SearchResult
 
-#: a plan is carried over if it reached this share of the best of its kind
-CARRIED: Final = 0.9
-#: the most that are, of each kind
-OF_A_KIND: Final = 1
+#: climbs of each kind, each on another number of devices: as many as a search of several devices looks into
+CLIMBS: Final = SEARCHED
 #: a kind, speculative or not, is simulated if the other promises to take at least this share of its time: promises
 #: do not see how few sequences a batch ends with, which costs plans that speculate more
 HEARD: Final = {True: 0.95, False: 0.8}
@@ -63,13 +62,12 @@ class Carried:
 
 
 def carry(case: Case, fixed: Fixed, result: SearchResult) -> Carried:
-    """The best plans of each kind that a search of `case` found."""
+    """The best plan of each kind, and on each number of devices, that a search of `case` found: which of these numbers
+    is best changes with the links."""
     kept: list[Candidate] = []
     for speculative in (False, True):
         kind = [f for f in result.found if _speculates(f.candidate) == speculative]
-        near = [f for f in kind if f.tokens_per_second >= CARRIED * kind[0].tokens_per_second]
-        strategies = dict.fromkeys(f.candidate.strategy for f in near)
-        kept += [next(f.candidate for f in near if f.candidate.strategy == s) for s in strategies][:OF_A_KIND]
+        kept += {_split(f.candidate): f.candidate for f in reversed(kind)}.values()
     return Carried(case, fixed, tuple(kept), result.found[:1])
 
 
@@ -86,18 +84,22 @@ def replan(case: Case, fixed: Fixed, carried: Carried, *, speculate: bool = Fals
     walk = _Walk(case, fixed)
     requests = carried.case.workload.requests
     seeds = dict.fromkeys(made for seed in carried.candidates for made in _made(case, fixed, seed, requests))
-    tops = []
+    tops: list[Candidate] = []
     for speculative in (True,) if speculate else (False, True):
         kind = [c for c in seeds if _speculates(c) == speculative]
         able = [c for c in kind if walk.seconds(c) < math.inf] or walk.shrink(kind)
-        for strategy in dict.fromkeys(c.strategy for c in able):
-            tops.append(walk.uphill(min((c for c in able if c.strategy == strategy), key=walk.seconds)))
+        first: dict[object, Candidate] = {}
+        for c in sorted(able, key=walk.seconds):
+            first.setdefault((c.strategy, *_split(c)), c)
+        tops += map(walk.uphill, walk.few(list(first.values())))
     if not tops:
         placements, simulations = REPLAN
         found = search_all(case, fixed, None, placements, simulations, speculate=speculate, survey=False).found
         return found[0] if found else None
-    least = min(map(walk.seconds, tops))
-    tops = [c for c in tops if HEARD[_speculates(c)] * walk.seconds(c) <= least]
+    least: dict[tuple[int, int], float] = {}
+    for c in tops:
+        least[_split(c)] = min(walk.seconds(c), least.get(_split(c), math.inf))
+    tops = [c for c in tops if HEARD[_speculates(c)] * walk.seconds(c) <= least[_split(c)]]
     others = [
         other for c in tops for other in _others(case, fixed, c) if walk.seconds(other) <= ALIKE * walk.seconds(c)
     ]
@@ -141,12 +143,12 @@ class _Walk:
     def sweeps(self, best: Candidate) -> Candidate:
         """`best` with longer prefill sweeps, which take more of the memory, or shorter ones, for as long as promises
         rise."""
-        c = best
+        c, fixed = best, like(self.fixed, best)
         for factor in (0.5, 2) if self.fixed.prefill_batch is None else ():
             while LEAST_CUTS <= (cuts := c.cuts * factor) <= MOST_CUTS:
                 policy = c.policy
                 numbers = policy.gamma, policy.batch, policy.ring_slots, policy.expert_fetch
-                other = make(self.case, c.strategy, *numbers, self.fixed, cuts, policy.chunk_tokens)
+                other = make(self.case, c.strategy, *numbers, fixed, cuts, policy.chunk_tokens)
                 if other.policy == policy or self.seconds(other) >= self.seconds(c):
                     break
                 c = other
@@ -154,7 +156,8 @@ class _Walk:
 
     def chunks(self, best: Candidate) -> Candidate:
         """`best` with smaller chunks where they are large beside the memory, for as long as promises rise."""
-        while (other := finer(self.case, self.fixed, best)) is not None and self.seconds(other) < self.seconds(best):
+        fixed = like(self.fixed, best)
+        while (other := finer(self.case, fixed, best)) is not None and self.seconds(other) < self.seconds(best):
             best = other
         return best
 
@@ -167,6 +170,15 @@ class _Walk:
             if any(self.seconds(each[-1]) < math.inf for each in smaller):  # the last one takes the least
                 return [c for each in smaller for c in each if self.seconds(c) < math.inf]
         return []
+
+    def few(self, seeds: Sequence[Candidate]) -> list[Candidate]:
+        """Those on the `CLIMBS` best numbers of devices, by simulation: promises do not see well what devices
+        say to one another."""
+        splits = dict.fromkeys(map(_split, seeds))
+        if len(splits) > CLIMBS:
+            heard = sorted(map(self.simulate, seeds), key=lambda f: -f.tokens_per_second)
+            splits = dict.fromkeys(list(dict.fromkeys(_split(f.candidate) for f in heard))[:CLIMBS])
+        return [c for c in seeds if _split(c) in splits]
 
     def simulate(self, candidate: Candidate) -> Found:
         placed = self.placed[candidate]
@@ -185,6 +197,7 @@ def _as_it_was(walk: _Walk, carried: Carried, *, speculate: bool) -> Iterator[Fo
         return
     for best in carried.best:
         able = _speculates(best.candidate) or not speculate
+        able &= best.candidate.policy.devices <= case.machine.devices
         if able and shortfall(case.machine.budgets(), peak_items(case, best.decision)) is None:
             yield Found(best.candidate, best.decision, walk.evaluator.simulate(best.decision))
 
@@ -193,6 +206,10 @@ def _asked(case: Case, fixed: Fixed) -> tuple[object, ...]:
     """What has to be the same for a plan to be one for another question too, as far as it does not lie in numbers."""
     able = case.acceptance is not None
     return case.workload, case.target, case.draft, able, case.machine.gpu is None, fixed
+
+
+def _split(candidate: Candidate) -> tuple[int, int]:
+    return candidate.policy.stages, candidate.policy.tensor
 
 
 def _speculates(candidate: Candidate) -> bool:
@@ -205,6 +222,8 @@ def _made(case: Case, fixed: Fixed, seed: Candidate, requests: int) -> Iterator[
     if seed.policy.devices > case.machine.devices or not split:
         return
     fixed, strategy = like(fixed, seed), fixed.strategy or seed.strategy
+    if not has_batches(strategy, fixed):
+        return
     gamma = seed.policy.gamma if fixed.gamma is None else fixed.gamma
     if gamma and (case.acceptance is None or case.workload.output_tokens == 1):
         return
@@ -218,7 +237,7 @@ def _made(case: Case, fixed: Fixed, seed: Candidate, requests: int) -> Iterator[
 
 def _shrunk(case: Case, fixed: Fixed, seed: Candidate, halvings: int) -> Iterator[Candidate]:
     """The seed with its batch halved so often, in ever less memory."""
-    policy = seed.policy
+    policy, fixed = seed.policy, like(fixed, seed)
     batch, slots = max(1, policy.batch >> halvings), min(policy.ring_slots, LEAST_RING)
     least = GAMMAS[0] if policy.gamma and fixed.gamma is None else policy.gamma
     for gamma in dict.fromkeys((policy.gamma, least)):
@@ -243,7 +262,7 @@ def _others(case: Case, fixed: Fixed, c: Candidate) -> Iterator[Candidate]:
     """Without speculation: as many sequences in two batches instead of one, or the other way round. Neither roofline
     nor promise see well which is better. Prefill sweeps are cut once more, as shorter ones hide as well."""
     policy, strategy = c.policy, OTHER.get(c.strategy)
-    able = fixed.strategy is None and fixed.batch is None and policy.in_flight > 1
+    able = fixed.strategy is None and fixed.batch is None and fixed.batches is None and policy.in_flight > 1
     if able and strategy is not None and not _speculates(c):
         cuts = min(2 * c.cuts, MOST_CUTS)
         batch = math.ceil(policy.in_flight / BATCHES[strategy])

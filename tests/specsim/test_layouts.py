@@ -25,6 +25,7 @@ from specsim.planner.evaluate import Evaluator
 from specsim.planner.infeasible import least_anywhere
 from specsim.planner.layouts import layouts, search_all
 from specsim.planner.plan import make_plan
+from specsim.planner.replan import _Walk, carry, replan
 from specsim.planner.search import Search, SearchResult
 from specsim.report.sections import decisions
 from specsim.simulator.job import simulate_job
@@ -116,6 +117,29 @@ def test_advice_is_for_all_devices() -> None:
     small = asked.on(replace(asked.machine, vram_budget_bytes=12.0 * MiB)).plain()
     tried = {(c.policy.stages, c.policy.tensor) for c in least_anywhere(small, Fixed())}
     assert tried == {(on.stages, on.tensor) for on in layouts(small, Fixed())}
+
+
+def test_a_changed_link_is_planned_on_as_many_devices_as_serve_it() -> None:
+    """What wins over a fast link is carried on where another number of devices wins."""
+    fixed = Fixed(**QUICK, strategy="serial", batch=8)
+    asked = case(2)
+    carried = carry(asked, fixed, search_all(asked, fixed, None, *SEARCH, survey=False))
+    assert {(c.policy.stages, c.policy.tensor) for c in carried.candidates} == {(1, 1), (1, 2), (2, 1)}
+    slow = asked.on(replace(asked.machine, peer=Peer(1e6, 0.01)))
+    again = replan(slow, fixed, carried)
+    assert again is not None
+    full = search_all(slow, fixed, None, *SEARCH, survey=False).found[0]
+    assert again.candidate.policy.devices == full.candidate.policy.devices == 1
+    assert again.tokens_per_second >= 0.97 * full.tokens_per_second
+
+
+def test_longer_and_shorter_sweeps_stay_on_the_same_devices() -> None:
+    asked, fixed = case(2), Fixed(**QUICK, strategy="serial", batch=8)
+    on_two = make(asked, "serial", 2, 8, 3, "all", replace(fixed, stages=2, tensor=1))
+    walk = _Walk(asked, fixed)
+    for c in (walk.sweeps(on_two), walk.chunks(on_two), *walk.shrink([on_two])):
+        assert (c.policy.stages, c.policy.tensor) == (2, 1)
+    assert {c.policy.stages for c in walk.placed} == {2}
 
 
 def test_one_device_is_searched_as_ever() -> None:
