@@ -68,7 +68,6 @@ def test_a_line_is_a_turn_and_nothing_else_is_printed(planned: Path, monkeypatch
         ("--stop \udcff", "", r"--stop: b'\xff' is not UTF-8; send UTF-8"),
         ("--system \udcff", "", r"--system: b'\xff' is not UTF-8; send UTF-8"),
         ("", b"x = \xff\n", r"stdin: b'\xff' is not UTF-8; send UTF-8"),
-        ("--draft-length adaptive", "", "run: the plan drafts nothing whose length could follow anything"),
         ("--max-new-tokens 1000", "x\n", "exceed the context of 432"),
     ],
 )
