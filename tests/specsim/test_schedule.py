@@ -8,6 +8,7 @@ step of one layer 16 s.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -311,7 +312,7 @@ def test_merged_overlaps_the_cpu_attention_of_one_batch_with_the_gpu_work_of_the
 
 
 def test_prefill_sweeps_over_the_layers_and_then_fills_the_draft_cache() -> None:
-    case = exact_case()
+    case = replace(exact_case(), workload=stories.workload(prompt=6))
     decision = stories.decision(
         "serial",
         stories.layers(EVEN, weights="pinned"),

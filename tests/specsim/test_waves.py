@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ ROUNDS = 3
 
 def two_waves(case: Case, decision: Decision) -> Graph:
     """Twice a prefill and three rounds of as many sequences as are in flight."""
+    case = replace(case, workload=stories.workload(prompt=int(max(LENGTHS))))
     b = builder(decision)
     ends: tuple[int, ...] = ()
     sweep = number = 0
@@ -138,7 +140,7 @@ def test_a_draft_cache_that_nothing_else_displaces_has_one_buffer() -> None:
 
 def test_loads_run_ahead_into_the_next_wave() -> None:
     case = stories.case(target=stories.even())
-    decision = stories.decision("serial", stories.layers(stories.even(), weights="pinned"), prefill_batch=3)
+    decision = stories.decision("serial", stories.layers(stories.even(), weights="pinned"), batch=3)
     graph = two_waves(case, decision)
     names = [task.name for task in graph.tasks]
     waits = {task.name: [names[i] for i in task.deps] for task in graph.tasks}
