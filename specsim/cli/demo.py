@@ -16,7 +16,7 @@ from specsim.runtime import executor
 from specsim.units import MiB
 
 MACHINE: Final = "machine.yaml"
-RAM_BYTES: Final = 6.5 * MiB
+RAM_BYTES: Final = 7.5 * MiB
 DISK_BYTES_PER_S: Final = 12e6
 #: the longest prompt of the first ones
 PROMPT_TOKENS, OUTPUT_TOKENS, REQUESTS = 91, 32, 16
