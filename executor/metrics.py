@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, variance
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -17,8 +17,7 @@ from specsim.acceptance import expected_tokens
 from specsim.answer import Plan
 from specsim.errors import InputError
 from specsim.units import show
-
-METRICS: Final = "metrics.json"
+from specsim.validation.record import METRICS
 
 
 class AcceptanceCounter:

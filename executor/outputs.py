@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import Final
 from executor.requests import FinishReason, Generation
 from specsim.errors import InputError
 from specsim.records import append_whole, sync_file
+from specsim.wholefile import replace_whole
 
 OUTPUTS: Final = "outputs.jsonl"
 
@@ -136,13 +136,7 @@ def count_outputs(directory: str | Path) -> int:
 
 def write_whole(path: str | Path, text: str) -> None:
     """Write a file at once or not at all. Raises InputError where that fails; an older file is kept then."""
-    path = Path(path)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        draft.write_text(text, encoding="utf-8")
-        sync_file(draft)
-        draft.replace(path)
+        replace_whole(Path(path), text.encode("utf-8"))
     except OSError as error:
-        with contextlib.suppress(OSError):
-            draft.unlink()
         raise InputError(f"cannot be written: {error.strerror}", where=str(path)) from None

@@ -13,7 +13,7 @@ import msgspec
 from executor.detokenizer import Decode
 from executor.identity import differences
 from executor.journal import Asked, Journal, read_begun
-from executor.metrics import METRICS, Earlier
+from executor.metrics import Earlier
 from executor.options import RunOptions
 from executor.outputs import Output, OutputWriter
 from executor.requests import Generation, Request
@@ -21,7 +21,7 @@ from specsim.answer import Plan
 from specsim.errors import InputError
 from specsim.planfile import from_dict
 from specsim.simulator.lengths import UNSEEN
-from specsim.validation.record import TRACE
+from specsim.validation.record import METRICS, TRACE
 
 #: differences that are told
 _TOLD: Final = 4

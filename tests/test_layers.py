@@ -17,7 +17,7 @@ from tests.conftest import ROOT, Fresh
 
 #: lowest first; a package stands for all that is in it
 LAYERS = (
-    {"errors", "units", "here", "records", "bounded"},
+    {"errors", "units", "here", "records", "wholefile", "bounded"},
     {"hardware", "model", "workload", "acceptance"},
     {"facts", "schema", "check", "yamlfile", "profiles", "machinefile", "machines", "devices"},
     {"case", "decision", "pairing", "partition", "answer", "placementfile", "planfile", "stages"},

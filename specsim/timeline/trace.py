@@ -7,7 +7,6 @@ start and end each on its own, so that spans that touch still do.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +15,8 @@ from typing import Any
 import msgspec
 
 from specsim.errors import InputError
-from specsim.records import sync_file
 from specsim.timeline.timeline import Span, Timeline, streams
+from specsim.wholefile import replace_whole
 
 _TRACKS = 1000  # thread ids of one process; ids differ between processes too, as some viewers merge equal ones
 
@@ -38,15 +37,9 @@ def to_trace(timelines: Mapping[str, Timeline]) -> dict[str, Any]:
 
 def write_trace(path: str | os.PathLike[str], timelines: Mapping[str, Timeline]) -> None:
     """Write the trace at once or not at all. Raises InputError where `path` cannot be written."""
-    target = Path(path)
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        draft.write_bytes(msgspec.json.encode(to_trace(timelines)))
-        sync_file(draft)
-        os.replace(draft, target)
+        replace_whole(Path(path), msgspec.json.encode(to_trace(timelines)))
     except OSError as error:
-        with contextlib.suppress(OSError):
-            draft.unlink()
         raise InputError(f"cannot write the trace: {error.strerror}", where=str(path)) from None
 
 

@@ -108,16 +108,16 @@ class Scene:
         real = table.TARGET[op]
         self.patch.setitem(table.TARGET, op, lambda c, name, task: fault() if when(name) else real(c, name, task))
 
-    def full(self, method: str, of: str) -> None:
+    def full(self, of: str) -> None:
         """A disk that takes no more of one file, which is written beside it first."""
-        real: Any = getattr(Path, method)
+        real = Path.write_bytes
 
-        def write(path: Path, *given: Any, **options: Any) -> Any:
+        def write(path: Path, content: bytes) -> int:
             if path.name.startswith(f".{of}"):
                 no_space()
-            return real(path, *given, **options)
+            return real(path, content)
 
-        self.patch.setattr(Path, method, write)
+        self.patch.setattr(Path, "write_bytes", write)
 
     def full_lines(self, begin: bytes, after: bytes, most: int) -> None:
         """A disk that takes no line that begins so, once it has taken `most` that begin as those `after` which it fills
@@ -247,8 +247,8 @@ INJECTIONS: dict[str, Callable[[Scene], None]] = {
     "no-threads": lambda s: s.no_threads("specsim cpu"),
     "full-outputs": lambda s: s.full_lines(OUTPUT, OUTPUT, AT_ONCE),
     "full-journal": lambda s: s.full_lines(RECORD, OUTPUT, AT_ONCE),
-    "full-metrics": lambda s: s.full("write_text", "metrics.json"),
-    "full-trace": lambda s: s.full("write_bytes", "trace.json"),
+    "full-metrics": lambda s: s.full("metrics.json"),
+    "full-trace": lambda s: s.full("trace.json"),
     "full-before": lambda s: s.patch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=1000)),
     "host-memory": lambda s: s.tasks("ffn", lambda: torch.empty(2**60), once(second_wave)),
     "device-memory": lambda s: s.tasks("ffn", raising(torch.OutOfMemoryError("CUDA: none")), once(second_wave)),
