@@ -20,8 +20,8 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from executor import lowering
-from executor.engine import Action
 from executor.memory import WORKSPACES, Ledger
+from executor.taskruns import Action
 
 #: entered in the ledger and made within a task: seen as tensors, so the ledger's entry is not counted again
 SEEN = "draft kv"

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from executor.lanes import HostLane, Lane, Mark
+from executor.taskruns import Action, Run, Runs, nothing, span
 from specsim.errors import InputError, SpecsimError
 from specsim.schedule.graph import Task
 from specsim.timeline.timeline import Span, Timeline
@@ -38,9 +39,6 @@ LONGEST_TICK_S: Final = 1.0
 THREADS_HINT: Final = "raise the limit on processes and threads (ulimit -u), or end other programs"
 _TICK_S: Final = 0.1
 _SWITCH_S: Final = 2e-4
-
-#: what a task does; the bytes that it moved (0 for computations), or None where there was nothing to do
-Action = Callable[[], int | None]
 
 
 class StalledError(SpecsimError):
@@ -59,20 +57,6 @@ class Chaos:
     seed: int
     delay_s: float
     stream: str | None = None
-
-
-@dataclass(slots=True)
-class _Run:
-    """A task that is to run, runs, has run, or was dropped and counts as done."""
-
-    task: Task
-    action: Action
-    done: bool = False
-    dropped: bool = False
-    mark: Mark | None = None
-    started: float = 0.0
-    ended: float = 0.0
-    bytes: int = 0
 
 
 class Engine:
@@ -95,7 +79,7 @@ class Engine:
         self.patience = patience or (lambda task: STALLED_S)
         self.completed = 0
         self.moved: dict[str, int] = {}
-        self._runs = _Runs(spans)
+        self._runs = Runs(spans)
         self._streams: dict[str, _Stream] = {}
         self._workers: dict[str, _Worker] = {}
         self._lock = threading.Lock()  # guards all that follows, and the runs' states
@@ -126,7 +110,7 @@ class Engine:
                 if task.stream not in self._streams:
                     self._open(task.stream)
                 self._streams[task.stream].queue.append(len(self._runs))
-                self._runs.append(_Run(task, action))
+                self._runs.append(Run(task, action))
             self._wake()
         for worker in self._workers.values():
             worker.start()
@@ -197,7 +181,7 @@ class Engine:
         with self._lock:
             for number in range(self._drained, len(self._runs)):
                 if not (run := self._runs[number]).done:
-                    run.done, run.dropped, run.action = True, True, _nothing
+                    run.done, run.dropped, run.action = True, True, nothing
             self._drained = len(self._runs)
             self._streams.clear()
             self._workers.clear()
@@ -219,12 +203,12 @@ class Engine:
             place = {old: new for new, old in enumerate(ended)}
             runs = [self._runs[i] for i in ended]
         spans = tuple(
-            Span(r.task.name, r.task.stream, r.task.kind, *_span(r), sum(w.flops for w in r.task.work), r.bytes)
+            Span(r.task.name, r.task.stream, r.task.kind, *span(r), sum(w.flops for w in r.task.work), r.bytes)
             for r in runs
         )
         return Timeline(spans, tuple(tuple(place[d] for d in r.task.deps if d in place) for r in runs))
 
-    def next_run(self, worker: _Worker) -> tuple[_Stream, _Run, list[Mark]] | None:
+    def next_run(self, worker: _Worker) -> tuple[_Stream, Run, list[Mark]] | None:
         """What a worker is to run now, and the marks to wait for; None where it is to sleep until its bell is rung.
 
         Of its streams' next tasks that can run, one of the stream that the thread is named after goes first: what
@@ -244,11 +228,11 @@ class Engine:
             self._moved_at = self._waited
             return stream, run, [mark for d in run.task.deps if (mark := self._runs[d].mark) is not None]
 
-    def ended(self, stream: _Stream, run: _Run) -> None:
+    def ended(self, stream: _Stream, run: Run) -> None:
         """A task has ended: whoever can go on now is woken, and nobody else."""
         with self._lock:
             run.done = True
-            run.action = _nothing  # so that what it held can go
+            run.action = nothing
             stream.current = None
             self._moved_at = self._waited
             self.completed += 1
@@ -286,37 +270,6 @@ class Engine:
         if not running and self._waited - self._moved_at > STALLED_S:
             return f"no task has begun for {STALLED_S:.0f} s"
         return None
-
-
-class _Runs:
-    """All tasks by number. After the first `spans`, those that have ended are let go, the oldest first."""
-
-    def __init__(self, spans: int) -> None:
-        self.spans = self._oldest = spans  # of those that may go
-        self._count = 0
-        self._held: dict[int, _Run] = {}
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, number: int) -> _Run:
-        return self._held.get(number, _GONE)
-
-    def append(self, run: _Run) -> None:
-        self._held[self._count] = run
-        self._count += 1
-
-    def let_go(self) -> None:
-        """Whoever depends on these later finds that they have ended, on their devices too."""
-        while (run := self._held.get(self._oldest)) is not None and run.done:
-            if run.mark is not None:
-                run.mark.synchronize()
-            del self._held[self._oldest]
-            self._oldest += 1
-
-    def first(self) -> list[tuple[int, _Run]]:
-        """Those that are kept, and their numbers."""
-        return [(i, self._held[i]) for i in range(min(self.spans, self._count))]
 
 
 @dataclass(slots=True, eq=False)
@@ -398,17 +351,3 @@ def _pauses(chaos: Chaos | None, stream: str) -> Callable[[], None]:
         return lambda: None
     rng = random.Random(f"{chaos.seed} {stream}")
     return lambda: time.sleep(rng.random() * chaos.delay_s)
-
-
-def _nothing() -> int:
-    return 0
-
-
-#: stands for those that were let go
-_GONE: Final = _Run(Task("gone", "", "", (), ()), _nothing, done=True)
-
-
-def _span(run: _Run) -> tuple[float, float]:
-    if run.mark is not None:
-        return run.mark.span()
-    return run.started, run.ended

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from executor.engine import Action, Engine
+from executor.engine import Engine
+from executor.taskruns import Action
 from executor.tasks.context import Context
 from executor.tasks.draft import DraftContext
 from executor.tasks.table import action
