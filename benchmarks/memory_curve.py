@@ -18,7 +18,7 @@ from specsim.added import generation_bytes
 from specsim.answer import Plan
 from specsim.cli.tables import render
 from specsim.decision import LEAST_CHUNK
-from specsim.memory import held_positions, sweep_tokens
+from specsim.positions import held_positions, sweep_tokens
 from specsim.units import show
 
 #: room for all weights, and for all that generates, in weights

@@ -15,7 +15,7 @@ from executor.sequence import Sequence
 from executor.speculation.verify import Proposal, require_finite, verify, verify_greedy
 from executor.weights import HeadWeights
 from specsim.decision import Decision, LayerPlacement
-from specsim.memory import logits_rows
+from specsim.positions import logits_rows
 from specsim.schedule.graph import TaskName
 from specsim.schedule.passes import on_main
 from specsim.schedule.round import RoundShape

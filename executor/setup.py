@@ -33,9 +33,10 @@ from executor.weights import HeadWeights
 from specsim.answer import Plan
 from specsim.decision import DraftPolicy
 from specsim.errors import InputError
-from specsim.memory import draft_tokens, join_tokens, kv_staging_bytes, stage_items
+from specsim.memory import kv_staging_bytes, stage_items
 from specsim.model import Model
 from specsim.partition import whole_bytes
+from specsim.positions import draft_tokens, join_tokens
 from specsim.schedule.graph import Slot
 from specsim.simulator.lengths import draft_lengths
 from specsim.stages import stages

@@ -9,19 +9,17 @@ the batch.
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Final
 
-from specsim.attending import KV_BLOCK, attention_bytes, lasting_bytes
+from specsim.attending import attention_bytes, lasting_bytes
 from specsim.case import Case
 from specsim.cost import work as cost
 from specsim.decision import CHUNK_TOKENS, MEMORY_OF, Decision, DraftPolicy, LayerPlacement, Policy, homes_of
 from specsim.devices import first_of_node
 from specsim.errors import InputError
-from specsim.model import FeedForward, Model
+from specsim.model import Model
 from specsim.partition import (
     PART_BYTES,
     embedding_bytes,
@@ -30,49 +28,38 @@ from specsim.partition import (
     layer_units,
     whole_bytes,
 )
+from specsim.positions import (
+    ARRIVING,
+    DRAFT_TOKENS,
+    LOGITS_ROWS,
+    chunk_rows,
+    draft_tokens,
+    held_positions,
+    join_tokens,
+    kv_positions,
+    logits_rows,
+    longest_first,
+    longest_read,
+    sweep_rows,
+    sweep_tokens,
+    sweeps_at_once,
+)
 from specsim.stages import Stage, stages
 from specsim.units import show
-from specsim.workload import Workload, prompt_lengths
+from specsim.workload import Workload
 
 PHASES: Final = ("prefill", "transition", "decode")
-LOGITS_ROWS: Final = 1024
 #: columns of the logits that are computed at once: what a library unpacks of the head, the largest of all matrices, is
 #: no more than of others
 LOGITS_COLUMNS: Final = 4096
-#: the draft, which waits for no weights, reads whole sequences of so many tokens at once (or one, if it is longer)
-DRAFT_TOKENS: Final = 1024
-#: experts are not asked for evenly: the fullest part of an FFN gets at most this many times its share of the tokens
-IMBALANCE: Final = 2.0
 #: allocators round sizes up and leave gaps: share of all workspaces
 ROUNDING: Final = 0.03
-#: newcomers of one round bring at most so many prompt tokens (or one prompt, if it is longer)
-JOIN_TOKENS: Final = 4096
 
-#: sweeps of a prefill on a stage behind the first at most: one arrives while another is computed
-ARRIVING: Final = 2
 #: share of the RAM budget that may be page-locked; an assumption that keeps the rest of the system responsive
 PINNABLE: Final = 0.8
 
 Items = dict[str, float]  # item -> bytes
 Peaks = dict[str, dict[str, Items]]  # phase -> memory -> item -> bytes
-
-
-@lru_cache(maxsize=64)
-def _longest_first(workload: Workload) -> tuple[int, ...]:
-    return tuple(heapq.nlargest(workload.requests, (int(n) for n in prompt_lengths(workload))))
-
-
-def kv_positions(workload: Workload, sequences: int, gamma: int) -> float:
-    """Positions that the caches of any `sequences` requests of `workload` may need at once: the longest ones'
-    prompts, outputs and candidates."""
-    longest = _longest_first(workload)[:sequences]
-    return float(sum(longest) + len(longest) * (workload.output_tokens + gamma))
-
-
-def held_positions(workload: Workload, policy: Policy) -> float:
-    """Positions that the caches of all sequences in flight hold at most: what these may need, or what is allowed."""
-    needed = kv_positions(workload, policy.in_flight, policy.gamma)
-    return needed if policy.kv_positions is None else min(needed, float(policy.kv_positions))
 
 
 def capped_positions(case: Case, byte_count: float, *, draft: bool) -> int:
@@ -86,78 +73,6 @@ def capped_positions(case: Case, byte_count: float, *, draft: bool) -> int:
         what = f"{show(byte_count, 'bytes')} of caches hold {positions} positions, and a request may need {longest}"
         raise InputError(what, where="--kv", hint=f"give at least {show(longest * each, 'bytes')}")
     return positions
-
-
-def longest_read(workload: Workload, policy: Policy) -> int:
-    """Tokens that a sequence may have to read at once: a prompt, and where caches may have to be restored also what
-    followed it."""
-    return _longest_first(workload)[0] + (workload.output_tokens if policy.kv_positions is not None else 0)
-
-
-def admitted(workload: Workload, policy: Policy) -> int:
-    """Sequences that begin together at most. Where caches are capped, each takes whole blocks while there are some, for
-    its prompt and its first round, and the last one only what it needs (see `executor.admission`)."""
-    if policy.kv_positions is None:
-        return policy.in_flight
-    shortest = min(_longest_first(workload))
-    needed = shortest + min(workload.output_tokens, 1 + policy.gamma)
-    each = min(shortest + workload.output_tokens, math.ceil(needed / KV_BLOCK) * KV_BLOCK)
-    return min(policy.in_flight, max(1, 1 + (policy.kv_positions - needed) // each))
-
-
-def sweep_tokens(workload: Workload, policy: Policy) -> float:
-    """Tokens of a prefill sweep, or one sequence has more: the longest prompts, as many as a sweep takes and there is
-    room for; what is restored may be longer, so that fewer sequences make a sweep."""
-    prompts = sum(_longest_first(workload)[: min(policy.prefill_batch, admitted(workload, policy))])
-    most = prompts if policy.kv_positions is None else min(prompts, policy.kv_positions)
-    return float(max(most, longest_read(workload, policy)))
-
-
-def sweep_rows(workload: Workload, policy: Policy) -> float:
-    """Tokens of the fullest micro-batch of a sweep, or one sequence has more: prompts, likewise."""
-    longest, micro = _longest_first(workload)[0], policy.prefill_micro_batches
-    tokens = sweep_tokens(workload, policy)
-    at_once = min(policy.prefill_batch, admitted(workload, policy))
-    return min(tokens, math.ceil(at_once / micro) * longest, tokens / micro + longest * (micro > 1))
-
-
-def draft_tokens(workload: Workload, policy: Policy, draft: DraftPolicy) -> int:
-    """Tokens that the draft reads at once in its prefill, or one sequence has more: prompts, likewise."""
-    prompts = sum(_longest_first(workload)[: min(draft.micro_batch, policy.batch, admitted(workload, policy))])
-    return max(min(prompt_tokens_at_once(policy.chunk_tokens), prompts), longest_read(workload, policy))
-
-
-def join_tokens(workload: Workload, policy: Policy | None = None) -> float:
-    """Tokens that newcomers may bring to one verify pass, or one of them has more: their prompts, and where caches may
-    have to be restored also what followed these."""
-    if policy is None or policy.kv_positions is None:
-        return float(max(JOIN_TOKENS, workload.prompt_tokens_max))
-    prompts = sum(_longest_first(workload)[: policy.batch])
-    return float(max(min(JOIN_TOKENS, prompts, policy.kv_positions), longest_read(workload, policy)))
-
-
-def sweeps_at_once(policy: Policy) -> int:
-    """Sweeps of a prefill that are under way at most: one on each stage of several, and one on its way home. The first
-    stage keeps rows of all of them."""
-    return 1 if policy.stages == 1 else policy.stages + 1
-
-
-def chunk_rows(ffn: FeedForward, parts: int, chunk_tokens: float) -> float:
-    """Rows of a product at most in an FFN of so many `parts`: the tokens of a chunk, and of a MoE those of them that
-    its fullest part is asked for."""
-    if not ffn.is_moe:
-        return chunk_tokens
-    return min(chunk_tokens * ffn.top_k / parts * IMBALANCE, chunk_tokens * ffn.top_k)
-
-
-def logits_rows(policy: Policy) -> int:
-    """Rows of logits at once: whole sequences of a chunk."""
-    return min(LOGITS_ROWS, max(policy.chunk_tokens, policy.gamma + 1))
-
-
-def prompt_tokens_at_once(chunk_tokens: int) -> int:
-    """Tokens of prompts that the draft reads at once: a chunk, in whole sequences (or one, if it is longer)."""
-    return min(DRAFT_TOKENS, chunk_tokens)
 
 
 def workspaces(
@@ -269,7 +184,7 @@ def fixed_items(case: Case, policy: Policy, *, first: bool = True) -> Peaks:
 def _prefill_attention(case: Case, policy: Policy) -> float:
     """What attention on the CPU takes for a micro-batch of a sweep: of prompts, or of sequences that are restored,
     which are fewer and longer."""
-    prompt, restored = _longest_first(case.workload)[0], longest_read(case.workload, policy)
+    prompt, restored = longest_first(case.workload)[0], longest_read(case.workload, policy)
     rows = sweep_rows(case.workload, policy)
     shapes = {(rows, prompt), (max(rows, restored), restored)}
     return max(attention_bytes(case.target, rows, max(1, rows // read), read) for rows, read in shapes)
@@ -279,10 +194,10 @@ def _decode_attention(case: Case, policy: Policy, joining: float) -> float:
     """Likewise, for a verify pass with its newcomers' tokens. Where caches are capped, either many sequences take part
     or long ones."""
     workload, at_once = case.workload, math.ceil(policy.batch / policy.verify_micro_batches)
-    most = float(_longest_first(workload)[0] + workload.output_tokens + policy.gamma)
+    most = float(longest_first(workload)[0] + workload.output_tokens + policy.gamma)
     context = most
     if policy.kv_positions is not None:
-        at_once = min(at_once, max(1, policy.kv_positions // (min(_longest_first(workload)) + 1 + policy.gamma)))
+        at_once = min(at_once, max(1, policy.kv_positions // (min(longest_first(workload)) + 1 + policy.gamma)))
         context = min(most, max(policy.kv_positions / at_once, policy.gamma + 1.0))
     taken = attention_bytes(case.target, at_once * (policy.gamma + 1), at_once, context)
     if policy.kv_positions is not None:
@@ -340,7 +255,7 @@ def draft_items(case: Case, policy: Policy, draft: DraftPolicy) -> Peaks:
 def _drafting(case: Case, policy: Policy, draft: DraftPolicy, phase: str, tokens: float) -> tuple[float, int, float]:
     """Of the draft on the CPU: tokens that it reads at once, of one batch, and what attention takes for them."""
     assert case.draft is not None
-    longest = _longest_first(case.workload)
+    longest = longest_first(case.workload)
     output = case.workload.output_tokens + policy.gamma
     sequences = min(draft.micro_batch, policy.batch)
     if phase == "transition":

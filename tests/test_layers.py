@@ -22,7 +22,7 @@ LAYERS = (
     {"facts", "schema", "check", "yamlfile", "profiles", "machinefile", "machines", "devices"},
     {"case", "decision", "pairing", "partition", "answer", "placementfile", "planfile", "stages"},
     {"attending"},
-    {"cost", "memory", "added"},
+    {"cost", "positions", "memory", "added"},
     {"schedule", "strategies"},
     {"simulator", "timeline", "energy"},
     {"systems"},

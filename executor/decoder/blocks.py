@@ -16,7 +16,8 @@ from executor.decoder.feedforward import Routing, accumulator, feed_forward, fin
 from executor.decoder.numerics import Numerics, rms_norm
 from executor.decoder.rope import Rotation, rotate
 from executor.weights import AttentionWeights, HeadWeights
-from specsim.memory import LOGITS_COLUMNS, LOGITS_ROWS
+from specsim.memory import LOGITS_COLUMNS
+from specsim.positions import LOGITS_ROWS
 
 __all__ = [
     "Routing",

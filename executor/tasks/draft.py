@@ -19,7 +19,7 @@ from executor.speculation.sampling import Sampling, distribution, draw
 from executor.speculation.verify import Proposal, require_finite
 from executor.tasks.context import visit
 from specsim.decision import DraftPolicy
-from specsim.memory import DRAFT_TOKENS
+from specsim.positions import DRAFT_TOKENS
 from specsim.schedule.graph import Task, TaskName
 from specsim.schedule.sweeps import deal
 

@@ -9,7 +9,7 @@ from executor.devices import CPU
 from executor.passes import Pass, Routed
 from executor.tasks.context import Context, layer_of, visit
 from executor.tasks.rows import down, up
-from specsim.memory import chunk_rows
+from specsim.positions import chunk_rows
 from specsim.schedule.graph import Task, TaskName
 
 

@@ -11,7 +11,7 @@ from specsim.answer import Plan
 from specsim.case import Case
 from specsim.decision import CHUNK_TOKENS
 from specsim.errors import InfeasibleError
-from specsim.memory import kv_positions
+from specsim.positions import kv_positions
 from specsim.systems.layers import cache_bytes
 from specsim.systems.outcome import Outcome, run
 from specsim.systems.policies import excess, padded_shape

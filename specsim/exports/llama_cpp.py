@@ -14,8 +14,8 @@ from specsim.exports.choice import NGRAM_TOKENS, Try, caches, fastest, in_flight
 from specsim.exports.export import Engine, Export, Speed, documented
 from specsim.exports.losses import losses
 from specsim.exports.shell import flags, script
-from specsim.memory import kv_positions
 from specsim.model import Model
+from specsim.positions import kv_positions
 from specsim.systems import llama_cpp
 from specsim.systems.layers import cache_bytes, ffn_bytes
 from specsim.systems.outcome import Outcome

@@ -14,8 +14,8 @@ from specsim.exports.choice import NGRAM_TOKENS, Try, caches, fastest, in_flight
 from specsim.exports.export import Engine, Export, Speed, documented
 from specsim.exports.losses import losses
 from specsim.exports.shell import flags, script
-from specsim.memory import kv_positions
 from specsim.partition import whole_bytes
+from specsim.positions import kv_positions
 from specsim.systems import vllm
 from specsim.systems.layers import cache_bytes
 from specsim.systems.policies import simple_policy

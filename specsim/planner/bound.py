@@ -23,9 +23,10 @@ from specsim.cost import work as cost
 from specsim.cost.shapes import PassShape, decode_shape, prefill_shape
 from specsim.cost.work import Work
 from specsim.decision import Policy, slots
-from specsim.memory import fixed_items, join_tokens, kv_layer_bytes, totals
+from specsim.memory import fixed_items, kv_layer_bytes, totals
 from specsim.partition import PART_BYTES, layer_units
 from specsim.planner.candidates import Candidate
+from specsim.positions import join_tokens
 from specsim.stages import stages
 
 

@@ -14,8 +14,9 @@ from specsim.case import Case
 from specsim.cost.work import distinct_experts, kv_bytes
 from specsim.decision import BATCHES, CHUNK_TOKENS, LEAST_CHUNK, LETTERS, Policy, StrategyName
 from specsim.errors import InputError, UnknownNameError
-from specsim.memory import capped_positions, kv_positions, workspaces
+from specsim.memory import capped_positions, workspaces
 from specsim.partition import PART_BYTES
+from specsim.positions import kv_positions
 from specsim.schedule.lower import STRATEGIES
 from specsim.stages import stages
 from specsim.units import KiB, MiB

@@ -26,7 +26,6 @@ from specsim.decision import (
     homes_of,
     slots,
 )
-from specsim.memory import join_tokens
 from specsim.planner.bound import Demand, job_bound, stages_bound
 from specsim.planner.candidates import Candidate, Fixed
 from specsim.planner.drafts import undominated
@@ -46,6 +45,7 @@ from specsim.planner.pipeline import together
 from specsim.planner.placement import place
 from specsim.planner.problem import DraftChoice, Placed, PlacementProblem
 from specsim.planner.tails import tail_layers
+from specsim.positions import join_tokens
 from specsim.schedule.lower import lower_transition
 from specsim.schedule.round import RoundShape
 from specsim.simulator.job import JobResult, RoundPricer, simulate_job

@@ -24,9 +24,10 @@ from specsim.decision import (
     Policy,
 )
 from specsim.hardware import Machine
-from specsim.memory import PINNABLE, held_positions, kv_layer_bytes
+from specsim.memory import PINNABLE, kv_layer_bytes
 from specsim.model import FeedForward, Model
 from specsim.partition import embedding_bytes, layer_units, whole_bytes
+from specsim.positions import held_positions
 from specsim.schedule.drafting import lower_draft, micro_batches
 from specsim.schedule.graph import Builder, Graph
 from specsim.schedule.passes import PassPlan, lower_pass, on_main

@@ -19,7 +19,7 @@ import msgspec
 from specsim.cost import work as cost
 from specsim.cost.work import Work
 from specsim.devices import on
-from specsim.memory import ARRIVING
+from specsim.positions import ARRIVING
 
 TASK_NAME: Final = re.compile(
     r"(?P<phase>prefill|transition|draft|verify)\.(?P<round>\d+)/(?P<batch>[A-Z]+)/(?P<site>[A-Za-z]+\d*)"

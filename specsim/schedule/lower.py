@@ -14,7 +14,8 @@ from specsim.case import Case
 from specsim.cost import work as cost
 from specsim.cost.shapes import prefill_shape
 from specsim.decision import CHUNK_TOKENS, Decision, DraftPolicy, Policy
-from specsim.memory import DRAFT_TOKENS, draft_slots, prompt_tokens_at_once, sweeps_at_once
+from specsim.memory import draft_slots
+from specsim.positions import DRAFT_TOKENS, prompt_tokens_at_once, sweeps_at_once
 from specsim.schedule.drafting import draft_stream, micro_batches
 from specsim.schedule.graph import Builder, Graph
 from specsim.schedule.passes import Deps, PassPlan, lower_pass, on_main

@@ -18,9 +18,9 @@ from specsim.cost.shapes import PassShape
 from specsim.cost.work import Work
 from specsim.decision import CHUNK_TOKENS, AttentionPlacement, LayerPlacement, PartPlacement
 from specsim.devices import on
-from specsim.memory import chunk_rows
 from specsim.model import Model
 from specsim.partition import LayerUnits, layer_units
+from specsim.positions import chunk_rows
 from specsim.schedule.graph import Builder, Ring, Slot
 from specsim.stages import Layout
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from specsim.case import Case
 from specsim.decision import Policy
-from specsim.memory import sweep_rows, sweep_tokens
+from specsim.positions import sweep_rows, sweep_tokens
 
 
 def sweeps(case: Case, policy: Policy, lengths: Sequence[float]) -> list[slice]:

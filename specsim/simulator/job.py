@@ -16,7 +16,7 @@ import numpy as np
 from specsim.case import Case
 from specsim.decision import Decision
 from specsim.errors import InputError
-from specsim.memory import join_tokens
+from specsim.positions import join_tokens
 from specsim.schedule.lower import lower_prefill, lower_rounds, steady_round
 from specsim.schedule.round import RoundShape
 from specsim.simulator import pricing

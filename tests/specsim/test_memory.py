@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 
-from specsim import memory
+from specsim import memory, positions
 from specsim.attending import attention_bytes
 from specsim.case import Case
 from specsim.decision import Decision, Policy
 from specsim.errors import InputError
-from specsim.memory import DRAFT_TOKENS, JOIN_TOKENS, LOGITS_ROWS, PHASES
+from specsim.memory import PHASES
 from specsim.model import FeedForward
+from specsim.positions import DRAFT_TOKENS, JOIN_TOKENS, LOGITS_ROWS
+from specsim.workload import prompt_lengths
 from tests.specsim import stories
 
 DRAFT = stories.model(name="draft", layers=1)
@@ -69,20 +71,20 @@ def test_a_long_sequence_attends_alone() -> None:
 
 
 def test_caches_hold_prompts_outputs_and_candidates() -> None:
-    assert memory.kv_positions(stories.workload(), sequences=3, gamma=2) == 3 * (4 + 5 + 2)
+    assert positions.kv_positions(stories.workload(), sequences=3, gamma=2) == 3 * (4 + 5 + 2)
 
 
 def test_caches_are_sized_for_the_longest_requests() -> None:
     work = stories.workload(10, 5, requests=4, longest=40)
-    lengths = sorted(memory.prompt_lengths(work).tolist(), reverse=True)
+    lengths = sorted(prompt_lengths(work).tolist(), reverse=True)
     assert lengths[0] > 10
-    assert [memory.kv_positions(work, n, 1) for n in (1, 2, 4)] == [sum(lengths[:n]) + n * 6 for n in (1, 2, 4)]
-    assert memory.kv_positions(work, 1, 1) > 10 + 6
+    assert [positions.kv_positions(work, n, 1) for n in (1, 2, 4)] == [sum(lengths[:n]) + n * 6 for n in (1, 2, 4)]
+    assert positions.kv_positions(work, 1, 1) > 10 + 6
 
 
 def test_there_are_no_more_sequences_than_requests() -> None:
     work = stories.workload(requests=3)
-    assert memory.kv_positions(work, 100, 0) == memory.kv_positions(work, 3, 0)
+    assert positions.kv_positions(work, 100, 0) == positions.kv_positions(work, 3, 0)
 
 
 # everything resident
@@ -155,7 +157,7 @@ def test_newcomers_bring_their_prompts() -> None:
     tokens = 2 + JOIN_TOKENS
     decoding = items(stories.case(), plan(batch=2, refill=True), "decode", "vram")
     assert {name: decoding[name] for name in spaces(1, 1)} == spaces(tokens, LOGITS_ROWS)
-    assert memory.join_tokens(stories.workload(5000)) == 5000
+    assert positions.join_tokens(stories.workload(5000)) == 5000
 
 
 def test_workspaces_stop_growing_at_a_chunk() -> None:
@@ -298,12 +300,12 @@ def test_a_dense_ffn_in_parts_keeps_what_lies_between_them_of_all_tokens() -> No
 
 
 def test_rows_of_an_expert_are_those_that_a_chunk_asks_the_fullest_for() -> None:
-    assert memory.chunk_rows(stories.model().ffn, 3, 256) == 256
-    assert [memory.chunk_rows(FeedForward(8, 8, 2), parts, 256) for parts in (1, 2, 8)] == [512, 512, 128]
+    assert positions.chunk_rows(stories.model().ffn, 3, 256) == 256
+    assert [positions.chunk_rows(FeedForward(8, 8, 2), parts, 256) for parts in (1, 2, 8)] == [512, 512, 128]
 
 
 def test_logits_come_by_whole_sequences() -> None:
-    rows = [memory.logits_rows(Policy(40, 4, 1, 4, 2, chunk_tokens=chunk)) for chunk in (32, 100, 8192)]
+    rows = [positions.logits_rows(Policy(40, 4, 1, 4, 2, chunk_tokens=chunk)) for chunk in (32, 100, 8192)]
     assert rows == [41, 100, LOGITS_ROWS]
 
 

@@ -17,9 +17,9 @@ from specsim.cost.timing import demand
 from specsim.cost.work import all_reduce, copy, send
 from specsim.decision import Decision
 from specsim.hardware import Machine, Peer
-from specsim.memory import ARRIVING, sweeps_at_once
 from specsim.model import FeedForward, Model
 from specsim.planner.predict import round_timeline
+from specsim.positions import ARRIVING, sweeps_at_once
 from specsim.schedule.graph import TASK_NAME, parse
 from specsim.schedule.lower import lower_prefill, lower_rounds
 from specsim.schedule.round import RoundShape

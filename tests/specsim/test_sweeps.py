@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specsim.decision import Policy
-from specsim.memory import admitted, sweep_rows, sweep_tokens
+from specsim.positions import admitted, sweep_rows, sweep_tokens
 from specsim.schedule.sweeps import deal, fullest, sweeps
 from tests.specsim import stories
 
