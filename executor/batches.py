@@ -94,15 +94,16 @@ class Batches:
         with self._moving:
             self.waiting.append(request)
 
-    def cancel(self, request: Request) -> bool:
+    def cancel(self, index: int) -> Request | None:
         """Nobody wants the rest of a request, which has not ended: its places are free after its next commit. From any
-        thread; True for one that has never had a place and will not be heard of again."""
+        thread; one that has no place leaves the line, is returned as it stood, and will not be heard of again."""
         with self._moving:
-            if request in self.waiting:
-                self.waiting.remove(request)
-                return True
-            self._cancelled.add(request.index)
-            return False
+            for place, request in enumerate(self.waiting):
+                if request.index == index:
+                    del self.waiting[place]
+                    return request
+            self._cancelled.add(index)
+            return None
 
     def next_wave(self) -> list[Sequence]:
         """Fill all places from the line, evenly over the batches, while there is room for caches; returns all that are

@@ -154,12 +154,13 @@ class Service:
     def cancel(self, ticket: Ticket) -> None:
         """Nobody wants the rest, and the request ends soon. Does nothing once it has ended."""
         with self._lock:
-            if ticket.request.index not in self._tickets or not self.job.batches.cancel(ticket.request):
+            index = ticket.request.index
+            if index not in self._tickets or (left := self.job.batches.cancel(index)) is None:
                 return
-            del self._tickets[ticket.request.index]
+            del self._tickets[index]
             self._count_end("cancelled")
             self._news.notify_all()
-        generation = Generation(ticket.request, self.job.batches.admission.decode)  # it had not begun
+        generation = Generation(left, self.job.batches.admission.decode)
         generation.cancel()
         ticket.hear(Ended(generation))
 

@@ -211,3 +211,24 @@ def test_what_is_wanted_is_counted_while_nobody_takes_a_place() -> None:
     batches.waiting = Line(batches.waiting)
     batches.next_wave()
     assert (len(batches.waiting), batches.wanted) == (2, 40)
+
+
+def test_who_had_to_leave_their_place_leave_the_line_when_cancelled() -> None:
+    """As the service does, with no more prefill for what nobody wants; what was committed before is still told."""
+    arch = load("llama").arch
+    made = capped(runs.plan(arch.model, gamma=0, batch=2, refill=True), 130)
+    admission = Admission(made.decision, stage_of(made, None), arch, None, Devices("cpu"), Ledger({"ram": 1e12}), None)
+    batches = Batches(made.decision.policy, 200, admission)
+    batches.receive(Request(i, str(i), (1,) * 30, 90) for i in range(2))
+    batches.next_wave()
+    number = 0
+    while not batches.waiting:
+        for sequence in batches.active["A"]:
+            batches.commit(sequence, (1,), 0)
+        batches.end_pass(TaskName("verify", number, "A", "head", "logits"))
+        number += 1
+    left = batches.cancel(1)
+    assert left is not None
+    assert (left.index, left.committed) == (1, (1,) * number)
+    assert not batches.waiting
+    assert batches.cancel(0) is None, "it has a place until its next commit"
