@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping
 from typing import Final
 
-from specsim.attending import attention_bytes, lasting_bytes
+from specsim.attending import KV_BLOCK, attention_bytes, lasting_bytes
 from specsim.case import Case
 from specsim.cost import work as cost
 from specsim.decision import CHUNK_TOKENS, MEMORY_OF, Decision, DraftPolicy, LayerPlacement, Policy, homes_of
@@ -33,6 +33,7 @@ from specsim.positions import (
     DRAFT_TOKENS,
     LOGITS_ROWS,
     chunk_rows,
+    decoding,
     draft_tokens,
     held_positions,
     join_tokens,
@@ -133,7 +134,8 @@ def kv_layer_bytes(case: Case, policy: Policy) -> float:
 
 
 def ring_bytes(case: Case, policy: Policy) -> float:
-    """A ring of staging buffers: in the fast memory, and one more in RAM where the disk is read for a GPU."""
+    """A ring of staging buffers: in the fast memory, where any weights live elsewhere, and one more in RAM where the
+    disk is read for a GPU."""
     return float(policy.ring_slots * largest_slot_bytes(case.target, policy.part_bytes))
 
 
@@ -142,19 +144,17 @@ def fixed_items(case: Case, policy: Policy, *, first: bool = True) -> Peaks:
     device has the head and the embedding."""
     target, workload = case.target, case.workload
     fast = case.machine.fast
-    ring = ring_bytes(case, policy)
     wave = sweep_tokens(workload, policy)
     joining = join_tokens(workload, policy) if policy.refill else 0.0
     peaks: Peaks = {phase: {memory: {} for memory in case.machine.budgets()} for phase in PHASES}
     for phase in PHASES:
         if first:
             peaks[phase][fast]["head"] = float(head_bytes(target))
-        peaks[phase][fast]["ring"] = ring
         if first and not (target.tied and fast == "ram"):
             peaks[phase]["ram"]["embedding"] = float(embedding_bytes(target))
     swept = policy.prefill_batch if first else 0
     sweeps = sweeps_at_once(policy) if first else ARRIVING
-    tokens = policy.batch * (policy.gamma + 1) + joining
+    tokens = decoding(workload, policy) * (policy.gamma + 1) + joining
     prefill = workspaces(
         target,
         wave,
@@ -193,19 +193,24 @@ def _prefill_attention(case: Case, policy: Policy) -> float:
 def _decode_attention(case: Case, policy: Policy, joining: float) -> float:
     """Likewise, for a verify pass with its newcomers' tokens. Where caches are capped, either many sequences take part
     or long ones."""
-    workload, at_once = case.workload, math.ceil(policy.batch / policy.verify_micro_batches)
-    most = float(longest_first(workload)[0] + workload.output_tokens + policy.gamma)
-    context = most
-    if policy.kv_positions is not None:
-        at_once = min(at_once, max(1, policy.kv_positions // (min(longest_first(workload)) + 1 + policy.gamma)))
-        context = min(most, max(policy.kv_positions / at_once, policy.gamma + 1.0))
-    taken = attention_bytes(case.target, at_once * (policy.gamma + 1), at_once, context)
-    if policy.kv_positions is not None:
-        few = max(1, min(at_once, int(policy.kv_positions // most)))
-        taken = max(taken, attention_bytes(case.target, few * (policy.gamma + 1), few, most))
+    at_once = math.ceil(decoding(case.workload, policy) / policy.verify_micro_batches)
+    shapes = _sequences(case.workload, policy, at_once)
+    width, most = policy.gamma + 1, shapes[-1][1]
+    taken = max(attention_bytes(case.target, several * width, several, length) for several, length in shapes)
     if joining:
         taken = max(taken, attention_bytes(case.target, joining, math.ceil(joining / most), most))
     return taken
+
+
+def _sequences(workload: Workload, policy: Policy, at_once: int) -> list[tuple[int, float]]:
+    """How many sequences attend at once, and with how many positions each, in the order of the latter: either many, or
+    long ones, where caches are capped."""
+    most = float(longest_first(workload)[0] + workload.output_tokens + policy.gamma)
+    if policy.kv_positions is None:
+        return [(at_once, most)]
+    ends = [*range(KV_BLOCK, int(most), KV_BLOCK), most]
+    before = [0, *ends[:-1]]
+    return [(max(1, min(at_once, policy.kv_positions // int(n + 1))), end) for n, end in zip(before, ends, strict=True)]
 
 
 def draft_slots(policy: Policy, draft: DraftPolicy) -> int:
@@ -219,8 +224,8 @@ def draft_items(case: Case, policy: Policy, draft: DraftPolicy) -> Peaks:
     assert model is not None
     home = "vram" if draft.processor == "gpu" else "ram"
     positions = held_positions(case.workload, policy)
-    micro = min(draft.micro_batch, policy.batch)
-    working = _fullest(case.workload, policy.batch, -(-policy.batch // micro), policy.gamma)
+    micro = min(draft.micro_batch, decoding(case.workload, policy))
+    working = _fullest(case.workload, policy.batch, -(-policy.batch // draft.micro_batch), policy.gamma)
     whole = model.layers * cost.kv_bytes(model, positions)
     visiting = model.layers * cost.kv_bytes(model, working) * draft_slots(policy, draft)
     joining = join_tokens(case.workload, policy) if policy.refill else 0.0
@@ -233,7 +238,7 @@ def draft_items(case: Case, policy: Policy, draft: DraftPolicy) -> Peaks:
         for phase in PHASES:
             peaks[phase]["ram"]["draft weights (to load)"] = float(whole_bytes(model))
     longest = float(case.workload.prompt_tokens_max + case.workload.output_tokens)
-    catch_up = working if draft.kv == "none" else micro + joining
+    catch_up = min(working, positions) if draft.kv == "none" else micro + joining
     reads = draft_tokens(case.workload, policy, draft)
     for phase, tokens in (("transition", reads), ("decode", min(catch_up, max(DRAFT_TOKENS, longest)))):
         spaces = workspaces(model, tokens, 1, micro, part_bytes=policy.part_bytes, chunk_tokens=policy.chunk_tokens)
@@ -255,14 +260,12 @@ def draft_items(case: Case, policy: Policy, draft: DraftPolicy) -> Peaks:
 def _drafting(case: Case, policy: Policy, draft: DraftPolicy, phase: str, tokens: float) -> tuple[float, int, float]:
     """Of the draft on the CPU: tokens that it reads at once, of one batch, and what attention takes for them."""
     assert case.draft is not None
-    longest = longest_first(case.workload)
-    output = case.workload.output_tokens + policy.gamma
-    sequences = min(draft.micro_batch, policy.batch)
     if phase == "transition":
-        read = longest_read(case.workload, policy)
-        few = attention_bytes(case.draft, tokens, max(1, tokens // read), read)
-        return tokens, 1, max(few, attention_bytes(case.draft, tokens, max(1, tokens // longest[0]), longest[0]))
-    return tokens, 1, attention_bytes(case.draft, tokens, sequences, longest[0] + output)
+        reads = {longest_read(case.workload, policy), longest_first(case.workload)[0]}
+        return tokens, 1, max(attention_bytes(case.draft, tokens, max(1, tokens // read), read) for read in reads)
+    at_once = min(draft.micro_batch, decoding(case.workload, policy))
+    shapes = _sequences(case.workload, policy, at_once)
+    return tokens, 1, max(attention_bytes(case.draft, tokens / at_once * n, n, length) for n, length in shapes)
 
 
 def placed_items(case: Case, policy: Policy, layers: tuple[LayerPlacement, ...]) -> Peaks:
@@ -279,6 +282,9 @@ def placed_items(case: Case, policy: Policy, layers: tuple[LayerPlacement, ...])
                 item = f"{home} weights" if home in ("pinned", "pageable") else "weights"
                 _add(peaks[phase][MEMORY_OF[home]], item, size)
             _add(peaks[phase][place.attention.kv], "kv", kv)
+    if any(MEMORY_OF[home] != fast for place in layers for home in homes_of(place)):
+        for phase in PHASES:
+            _add(peaks[phase][fast], "ring", ring_bytes(case, policy))
     if fast == "vram":
         if any(place.attention.kv == "ram" for place in layers):
             for phase in PHASES:

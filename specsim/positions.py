@@ -62,6 +62,16 @@ def admitted(workload: Workload, policy: Policy) -> int:
     return min(policy.in_flight, max(1, 1 + (policy.kv_positions - needed) // each))
 
 
+def decoding(workload: Workload, policy: Policy) -> int:
+    """Sequences of a batch in a round at most. Where caches are capped and places are not filled again, no more than
+    began together; where they are, each newcomer takes at least what it needs."""
+    if policy.kv_positions is None:
+        return policy.batch
+    least = min(longest_first(workload)) + 1 + policy.gamma
+    together = policy.kv_positions // least if policy.refill else -(-admitted(workload, policy) // policy.batches)
+    return max(1, min(policy.batch, together))
+
+
 def sweep_tokens(workload: Workload, policy: Policy) -> float:
     """Tokens of a prefill sweep, or one sequence has more: the longest prompts, as many as a sweep takes and there is
     room for; what is restored may be longer, so that fewer sequences make a sweep."""

@@ -23,7 +23,7 @@ from specsim.cost import work as cost
 from specsim.cost.shapes import PassShape, decode_shape, prefill_shape
 from specsim.cost.work import Work
 from specsim.decision import Policy, slots
-from specsim.memory import fixed_items, kv_layer_bytes, totals
+from specsim.memory import fixed_items, kv_layer_bytes, ring_bytes, totals
 from specsim.partition import PART_BYTES, layer_units
 from specsim.planner.candidates import Candidate
 from specsim.positions import join_tokens
@@ -109,12 +109,17 @@ def job_bound(case: Case, candidate: Candidate, demand: Demand, *, first: bool =
     fixed = totals(fixed_items(case, policy, first=first))["decode"]
     caches = case.target.layers * kv_layer_bytes(case, policy)
     free = machine.budgets()[machine.fast] - fixed[machine.fast] - (caches if machine.gpu is None else 0.0)
+    target = case.target
+    layers = sum(n * target.layer_parameters(kind) for kind, n in target.ffn_kinds.items()) * target.element_bytes
+    ring = ring_bytes(case, policy)
     held = sum(size for memory, size in fixed.items() if memory != "disk") + caches
     prompts = prefill_shape(demand.prompts, case.target.sliding_window)
     best = math.inf
     for processor, weights in _drafts(case, candidate):
         draft = float(case.draft.weight_bytes) if processor is not None and case.draft is not None else 0.0
         room, kept = free - weights, held + draft
+        if room < layers:  # some of it comes through a ring
+            room, kept = room - ring, kept + ring
         if room < 0 or kept > sum(size for memory, size in machine.budgets().items() if memory != "disk"):
             continue
         decode = _decode_bound(case, candidate, processor, demand, room, kept, first)

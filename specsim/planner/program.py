@@ -7,7 +7,7 @@ at least the load of every pool and its own chain of dependent work, under every
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 
 import msgspec
@@ -72,6 +72,7 @@ class PlacementProgram:
         case, weights = self.problem.case, float(self.problem.case.target.weight_bytes)
         budgets, fast = case.machine.budgets(), case.machine.fast
         fixed = totals(fixed_items(case, self.problem.policy, first=self.problem.first))["decode"][fast]
+        fixed += ring_bytes(case, self.problem.policy)
         draft = float(case.draft.weight_bytes) if case.draft is not None and self.problem.policy.gamma else 0.0
         held = min(1.0, max(0.0, budgets[fast] - fixed - draft) / weights)
         if fast == "ram":
@@ -188,21 +189,39 @@ class PlacementProgram:
             lambda a: a.weights == "disk" and case.machine.gpu is not None,
             lambda part: part.weights == "disk" and case.machine.gpu is not None,
         )
-        disk_staging = ring_bytes(case, policy)
+        ring, streams = ring_bytes(case, policy), None
+        if self._may_stay(fixed):
+
+            def elsewhere(place: AttentionPlacement | PartPlacement) -> bool:
+                return MEMORY_OF[place.weights] != case.machine.fast
+
+            streams = self._switch(elsewhere, elsewhere)
+        else:  # so that the program is no larger where the answer is known
+            for phase in PHASES:
+                fixed[phase][case.machine.fast] += ring
         for phase in PHASES:
             for memory, budget in budgets.items():
                 terms = self._bytes(memory, kv)
                 terms += [(items[phase][memory] / GB, v) for items, v in zip(by_draft, self.drafts, strict=True)]
                 if memory == "vram" and streams_kv is not None:
                     terms.append((staging / GB, streams_kv))
+                if memory == case.machine.fast and streams is not None:
+                    terms.append((ring / GB, streams))
                 if memory == "ram" and reads_disk is not None:
-                    terms.append((disk_staging / GB, reads_disk))
+                    terms.append((ring / GB, reads_disk))
                 if self.elastic:
                     self.slack[phase, memory] = p.real()
                     terms.append((-1.0, self.slack[phase, memory]))
                 p.at_most(terms, (budget - fixed[phase][memory]) / GB)
         if case.machine.gpu is not None:
             p.at_most(self._pinned(kv), PINNABLE * budgets["ram"] / GB)
+
+    def _may_stay(self, fixed: Mapping[str, Mapping[str, float]]) -> bool:
+        """Whether all weights may fit in the fast memory, so that there is no ring."""
+        fast = self.problem.case.machine.fast
+        room = max(self.problem.case.machine.budgets()[fast] - taken[fast] for taken in fixed.values())
+        units = [(n, self.units(kind)) for kind, n in self.kinds.items()]
+        return sum(n * (unit.attention_held + unit.parts * unit.part_held) for n, unit in units) <= room
 
     def _bytes(self, memory: str, kv: float) -> list[Term]:
         terms: list[Term] = []

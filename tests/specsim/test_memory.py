@@ -87,12 +87,35 @@ def test_there_are_no_more_sequences_than_requests() -> None:
     assert positions.kv_positions(work, 100, 0) == positions.kv_positions(work, 3, 0)
 
 
+def test_capped_caches_hold_fewer_sequences_than_there_are_places() -> None:
+    """Each begins with two blocks: 64 tokens, its first token and 3 candidates. Whoever comes later may get no more
+    than it needs."""
+    work = stories.workload(prompt=64, output=96, requests=12)
+    capped = plan(gamma=3, batch=12, kv_positions=782).policy
+    assert positions.decoding(work, capped) == positions.admitted(work, capped) == 6
+    assert positions.decoding(work, plan(gamma=3, batch=12, kv_positions=782, refill=True).policy) == 782 // 68
+    assert positions.decoding(work, plan(gamma=3, batch=12).policy) == 12
+    two = plan("interleaved", gamma=3, batch=6, kv_positions=782).policy
+    assert positions.decoding(work, two) == 3
+
+
+def test_capped_caches_are_attended_to_by_many_short_or_few_long_sequences() -> None:
+    """The longest are 163 at their ends. Of 420 positions 3 sequences have three blocks each, of 320 two."""
+    bare = stories.machine(bare=True)
+    case = stories.case(bare, work=stories.workload(prompt=64, output=96, requests=12))
+    shapes = {420: [(3, 163)], 320: [(2, 163)], 163: [(1, 163)], None: [(12, 163)]}
+    for cap, ways in shapes.items():
+        policy = plan(attention="bare", weights="ram", gamma=3, batch=12, kv_positions=cap).policy
+        taken = max(attention_bytes(case.target, n * 4, n, length) for n, length in ways)
+        assert memory.fixed_items(case, policy)["decode"]["ram"]["workspace"] == taken
+
+
 # everything resident
 
 
 def test_plain_decoding_with_everything_in_vram() -> None:
     case, decision = stories.case(), plan(batch=2)
-    held = {"head": 192.0, "ring": 2 * SLOT, "weights": 2 * (384 + 192.0), "kv": 2 * 12 * 2 * (4 + 5.0)}
+    held = {"head": 192.0, "weights": 2 * (384 + 192.0), "kv": 2 * 12 * 2 * (4 + 5.0)}
     assert items(case, decision, "prefill", "vram") == held | spaces(8, 2)
     assert items(case, decision, "transition", "vram") == held
     assert items(case, decision, "decode", "vram") == held | spaces(2, 2)
@@ -104,7 +127,7 @@ def test_plain_decoding_with_everything_in_vram() -> None:
 def test_without_a_gpu_ram_is_the_fast_memory() -> None:
     case = stories.case(stories.machine(bare=True))
     decision = plan(attention="bare", weights="ram", ring_slots=0)
-    held = {"head": 192.0, "ring": 0.0, "embedding": 128.0, "weights": 1152.0, "kv": 2 * 12 * 9.0}
+    held = {"head": 192.0, "embedding": 128.0, "weights": 1152.0, "kv": 2 * 12 * 9.0}
     assert items(case, decision, "decode", "ram") == held | in_turns(1, attention_bytes(case.target, 1, 1, 9))
     assert set(memory.peak_items(case, decision)["decode"]) == {"ram", "disk"}
 
@@ -125,8 +148,17 @@ def test_homes_of_weights() -> None:
     assert disk["prefill"]["ram"] == {"disk staging": 3 * SLOT}
     bare = stories.case(stories.machine(bare=True))
     assert memory.placed_items(bare, plan().policy, stories.layers(case.target, "bare", "disk"))["decode"]["ram"] == {
-        "kv": 2 * 12 * 9
+        "kv": 2 * 12 * 9,
+        "ring": 2 * SLOT,
     }
+
+
+def test_a_ring_is_there_as_soon_as_anything_streams() -> None:
+    case, policy = stories.case(), plan(ring_slots=3).policy
+    resident, streamed = stories.layers(case.target), stories.layers(case.target, ffn="pinned")
+    assert "ring" not in memory.placed_items(case, policy, resident)["decode"]["vram"]
+    for phase in PHASES:
+        assert memory.placed_items(case, policy, (resident[0], streamed[1]))[phase]["vram"]["ring"] == 3 * SLOT
 
 
 # streamed caches

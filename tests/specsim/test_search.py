@@ -7,6 +7,7 @@ from dataclasses import replace
 from specsim import api
 from specsim.case import Case
 from specsim.decision import homes_of
+from specsim.memory import peak_items, ring_bytes
 from specsim.model import FeedForward
 from specsim.planner.candidates import Fixed, make
 from specsim.planner.evaluate import Evaluator
@@ -62,6 +63,17 @@ def test_caches_and_whole_layers_stay_where_they_are_fixed() -> None:
 
 def test_speculative_plans_alone_can_be_asked_for() -> None:
     assert all(f.decision.policy.gamma > 0 for f in Search(streaming(), speculate=True).run().found)
+
+
+def test_weights_stay_where_they_fit_only_without_a_ring() -> None:
+    """Nothing would ever come through it."""
+    asked = {"machine": "desktop-cpu", "target": "mistral-7b", "prompt_tokens": 64, "output_tokens": 32, "requests": 4}
+    whole = api.plan(**asked, ram=200e9)
+    ram = max(sum(memories["ram"].values()) for memories in peak_items(whole.case, whole.decision).values())
+    again = api.plan(**asked, ram=ram)
+    assert {home for place in again.decision.layers for home in homes_of(place)} == {"ram"}
+    less = api.plan(**asked, ram=ram - ring_bytes(whole.case, whole.decision.policy))
+    assert "disk" in {home for place in less.decision.layers for home in homes_of(place)}
 
 
 def test_nothing_is_found_where_nothing_fits() -> None:
