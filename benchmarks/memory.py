@@ -20,7 +20,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from benchmarks.live import LiveBytes
 from benchmarks.memory_curve import Point, curve, curve_table
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--pair", type=Path, default=demo.directory(), help="target/, draft/ and prompts.jsonl")
     parser.add_argument("--machine", default="desktop-cpu", help="a machine's profile or file")
     parser.add_argument("--curve", action="store_true", help="speed against generation memory")
-    parser.add_argument("--out", type=Path, help="write JSON here")
+    parser.add_argument("--out", type=Path, help="add it to this JSON file")
     options = parser.parse_args()
     pair = Pair.open(options.pair)
     rows: list[Peak] | list[Point]
@@ -80,8 +80,15 @@ def main() -> None:
         print(peak_table(rows))
     if options.out is not None:
         each = [asdict(row) | ({"ratio": row.ratio} if isinstance(row, Peak) else {}) for row in rows]
-        text = json.dumps({"pair": options.pair.name, "surroundings": surroundings(), "rows": each}, indent=2)
-        options.out.write_text(text + "\n")
+        found = {"pair": options.pair.resolve().name, **surroundings(), "rows": each}
+        add(options.out, "curve" if options.curve else "peaks", found)
+
+
+def add(path: Path, kind: str, found: dict[str, Any]) -> None:
+    """To what the file has of other pairs, and of the other kind."""
+    results: dict[str, list[dict[str, Any]]] = json.loads(path.read_text()) if path.exists() else {}
+    others = [other for other in results.get(kind, []) if other["pair"] != found["pair"]]
+    path.write_text(json.dumps(results | {kind: [*others, found]}, indent=2) + "\n")
 
 
 def peaks(pair: Pair, folder: Path, machine: str) -> Iterator[Peak]:

@@ -1,4 +1,4 @@
-"""What `python -m benchmarks.memory` found, drawn: planned against measured peaks, and speed against memory.
+"""What `python -m benchmarks.memory --out` found, drawn: planned against measured peaks, and speed against memory.
 
 python -m benchmarks.memory_picture RESULTS.json PEAKS.png CURVE.png
 """
@@ -23,7 +23,7 @@ def main() -> None:
     options = parser.parse_args()
     found = json.loads(options.results.read_text())
     draw_peaks(found["peaks"], options.peaks)
-    draw_curve(found["curve"]["rows"], options.curve)
+    draw_curve(found["curve"][-1]["rows"], options.curve)
 
 
 def draw_peaks(pairs: list[dict[str, Any]], path: Path) -> None:

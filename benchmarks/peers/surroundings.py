@@ -14,14 +14,14 @@ import yaml
 _PACKAGES = ("torch", "transformers", "accelerate", "safetensors")
 
 
-def surroundings(machine: Path) -> dict[str, Any]:
-    """Date, the measured machine's title and disk, versions, and the commit, with "+" where the tree differs from it;
-    None outside a repository."""
-    measured = yaml.safe_load(machine.read_text(encoding="utf-8"))
+def surroundings(machine: Path | None = None) -> dict[str, Any]:
+    """Date, the measured machine's title and disk (where there is its profile), versions, and the commit, with "+"
+    where the tree differs from it; None outside a repository."""
+    measured = yaml.safe_load(machine.read_text(encoding="utf-8")) if machine is not None else None
+    disk = {"machine": measured["title"], "disk": measured["disk"]["facts"]["bandwidth"][0]} if measured else {}
     return {
         "date": date.today().isoformat(),
-        "machine": measured["title"],
-        "disk": measured["disk"]["facts"]["bandwidth"][0],
+        **disk,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         "commit": _commit(),
     }
