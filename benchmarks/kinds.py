@@ -23,7 +23,7 @@ from typing import Any, Final
 
 import specsim
 from executor.options import RunOptions
-from executor.replay import predicted_timeline
+from executor.replay import replay
 from executor.run import run
 from specsim import machines
 from specsim.cli.tables import Cell, render
@@ -94,7 +94,7 @@ def _run(options: argparse.Namespace, requests: int, gamma: int) -> dict[str, An
         )
         measured = read_trace(Path(folder) / "out" / "trace.json")["measured"]
     cases = [replace(plan.case, machine=machine) for machine in made]
-    priced = [predicted_timeline(replace(plan, case=case), done.waves, in_turn=True) for case in cases]
+    priced = [replay(replace(plan, case=case), done.waves, in_turn=True).timeline for case in cases]
     return {
         "pair": options.target.parent.name,
         "requests": requests,

@@ -16,6 +16,8 @@ import torch
 
 from executor.devices import Devices
 from executor.engine import MOST_SPANS
+from executor.journal import JOURNAL
+from executor.outputs import OUTPUTS
 from executor.requests import Request
 from specsim.answer import Plan
 from specsim.errors import InputError
@@ -68,9 +70,10 @@ def check_vram(stores: int, devices: Devices) -> None:
 
 def check_disk(out: Path, plan: Plan, requests: Sequence[Request], *, text: bool) -> None:
     """Raise InputError where the file system of `out`, which may not be there yet, has no room for what a run of
-    `requests` writes at most; `text`: its outputs have text, not token ids alone."""
+    `requests` writes at most, beside what it has written before; `text`: its outputs have text, not token ids alone."""
     place = next(folder for folder in (out, *out.resolve().parents) if folder.is_dir())
-    needed, free = files_bytes(plan, requests, text=text), shutil.disk_usage(place).free
+    written = sum(file.stat().st_size for file in (out / OUTPUTS, out / JOURNAL) if file.is_file())
+    needed, free = files_bytes(plan, requests, text=text) - written, shutil.disk_usage(place).free
     if needed > free:
         what = f"the files of the run may take {show(needed, 'bytes')}, and {show(free, 'bytes')} are left"
         raise InputError(what, where=str(out), hint="make room or choose another -o")
@@ -83,7 +86,7 @@ def files_bytes(plan: Plan, requests: Sequence[Request], *, text: bool) -> int:
     per_token = digits + len(", ") + (TEXT_BYTES if text else 0) + RECORD_BYTES + digits
     outputs = sum(LINE_BYTES + 6 * len(r.id) + per_token * r.max_new_tokens for r in requests)
     tasks = _tasks(plan, requests)
-    return outputs + SPAN_BYTES * (tasks + min(tasks, MOST_SPANS)) + REST_BYTES
+    return outputs + SPAN_BYTES * 2 * min(tasks, MOST_SPANS) + REST_BYTES
 
 
 def _tasks(plan: Plan, requests: Sequence[Request]) -> int:

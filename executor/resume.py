@@ -13,7 +13,7 @@ import msgspec
 from executor.detokenizer import Decode
 from executor.identity import differences
 from executor.journal import Asked, Journal, read_begun
-from executor.metrics import Earlier
+from executor.metrics import Earlier, Metrics, read_metrics
 from executor.options import RunOptions
 from executor.outputs import Output, OutputWriter
 from executor.requests import Generation, Request
@@ -66,6 +66,23 @@ def open_outputs(
         raise InputError(f"is not the run that was begun here: {told}", where=str(options.out), hint=hint)
     _remove_drafts(options.out)
     return _restore(journal, requests, options.out, decode)
+
+
+def ended(journal: Journal, left: Sequence[Request], earlier: Earlier | None, out: Path) -> Metrics | None:
+    """The metrics of a run of which all was done before; the journal says so then. None of one that has to go on."""
+    if journal.over:
+        return read_metrics(out)
+    if left or earlier is None:
+        return None
+    try:
+        found = read_metrics(out)
+    except InputError:
+        return None  # it ended before it could write them
+    before = found.earlier or Earlier(0, 0)
+    if (found.requests + before.requests, found.useful_tokens + before.tokens) != (earlier.requests, earlier.tokens):
+        return None  # of another run
+    journal.end()
+    return found
 
 
 def _restore(

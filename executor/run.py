@@ -13,7 +13,7 @@ from executor.desk import Desk
 from executor.identity import asked
 from executor.job import Job
 from executor.journal import Journal
-from executor.metrics import Earlier, Metrics, Predicted, read_metrics
+from executor.metrics import Earlier, Metrics, Predicted
 from executor.opening import in_ram, memory_told, open_models
 from executor.options import RunOptions, RunResult
 from executor.preflight import check_disk, check_machine
@@ -24,9 +24,9 @@ from executor.ranks.crew import Crew
 from executor.ranks.messages import Share
 from executor.ranks.stage import stage_of
 from executor.ranks.together import fullest, moved, timeline
-from executor.replay import predicted_timeline
+from executor.replay import replay
 from executor.requests import Request
-from executor.resume import open_outputs
+from executor.resume import ended, open_outputs
 from executor.speculation.sampling import Sampling
 from executor.tokenizer import Tokenizer
 from specsim.answer import Plan
@@ -47,20 +47,27 @@ def run(plan: Plan, options: RunOptions, crew: Crew | None = None) -> RunResult:
     requests = _requests(plan, options, target, tokenizer)
     keep_heap_small()
     itself = resident_bytes()
-    if not options.anyway:
-        check_machine(plan.case.machine, devices)
-    opened.check_room(range(crew.world.local_ranks) if crew is not None else range(1))
-    check_disk(options.out, plan, requests, text=tokenizer is not None)
     decode = tokenizer.decode if tokenizer else None
+
+    def check_all() -> None:
+        if not options.anyway:
+            check_machine(plan.case.machine, devices)
+        opened.check_room(range(crew.world.local_ranks) if crew is not None else range(1))
+        check_disk(options.out, plan, requests, text=tokenizer is not None)
+
+    if not options.resume:
+        check_all()  # before a file is made
     with ExitStack() as stack:
         journal = stack.enter_context(Journal(options.out))
+        if options.resume and not journal.over:
+            check_all()
         begun = asked(plan, options, target, draft, requests)
         writer, requests, earlier = open_outputs(journal, begun, requests, options, decode)
         stack.callback(writer.close)
-        if journal.over:
+        if (metrics := ended(journal, requests, earlier, options.out)) is not None:
             if crew is not None:
                 crew.dismiss()
-            return RunResult(read_metrics(options.out), writer.path, (), over=True)
+            return RunResult(metrics, writer.path, (), over=True)
         line = stack.enter_context(ProgressLine())
         desk = Desk(journal, writer, line, len(requests))
         began = time.perf_counter()
@@ -83,10 +90,10 @@ def run(plan: Plan, options: RunOptions, crew: Crew | None = None) -> RunResult:
                 raise
         shares = [Share.of(engine, job.ledger), *(crew.dismiss() if crew is not None else [])]
         measured = timeline(shares)
-        predicted = predicted_timeline(plan, job.waves, in_turn=not devices.cuda)
-        metrics = _metrics(plan, options, job, load_s, shares, measured, predicted.makespan, itself, earlier)
-        metrics.write(options.out)
-        write_trace(options.out / "trace.json", {"predicted": predicted, "measured": measured.from_zero()})
+        replayed = replay(plan, job.waves, in_turn=not devices.cuda)
+        metrics = _metrics(plan, options, job, load_s, shares, measured, replayed.seconds, itself, earlier)
+        write_trace(options.out / "trace.json", {"predicted": replayed.timeline, "measured": measured.from_zero()})
+        metrics.write(options.out)  # the last: who finds it finds all
         writer.sync()
         journal.end()
     return RunResult(metrics, writer.path, tuple(desk.samples), tuple(job.waves))

@@ -74,12 +74,14 @@ def requests(count: int, new: int) -> list[Request]:
     return [Request(i, str(i), (5, 6), new) for i in range(count)]
 
 
-def test_files_grow_with_requests_and_tokens_and_a_measured_timeline_does_not_for_ever() -> None:
+def test_files_grow_with_requests_and_tokens_and_timelines_do_not_for_ever() -> None:
     plan = plans.plan()
     small, more, longer = (files_bytes(plan, requests(*of), text=False) for of in ((4, 8), (8, 8), (8, 16)))
     assert small < more < longer
-    vast = files_bytes(plan, requests(4, 10**6), text=False)
-    assert vast > preflight.SPAN_BYTES * (MOST_SPANS + 10**6)
+    vast, twice = (files_bytes(plan, requests(4, n), text=False) for n in (10**6, 2 * 10**6))
+    assert vast > preflight.SPAN_BYTES * 2 * MOST_SPANS
+    token = files_bytes(plan, requests(4, 2 * 10**6 + 1), text=False) - twice
+    assert twice - vast == token * 10**6
     assert files_bytes(plan, requests(4, 8), text=True) == small + 4 * 8 * preflight.TEXT_BYTES
 
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from executor.checkpoint.checkpoint import open_checkpoint
+from executor.metrics import read_metrics
 from executor.options import RunOptions
 from executor.resume import begun
 from executor.run import run
@@ -148,6 +149,32 @@ def test_a_run_that_dies_after_its_last_token_has_its_metrics_when_resumed(folde
     assert json.loads((tmp_path / "out/metrics.json").read_text())["earlier"]["requests"] == REQUESTS
     left = {"journal.jsonl", "outputs.jsonl", "metrics.json", "trace.json"}
     assert {file.name for file in (tmp_path / "out").iterdir()} == left
+
+
+def test_a_run_that_dies_before_it_says_that_it_is_over_has_only_that_to_say(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is loaded for that. Once it is said, nothing is asked of the machine either. Metrics of another run do
+    not count."""
+
+    def never(*_: Any, **__: Any) -> Any:
+        raise AssertionError("there is nothing to do")
+
+    plan, out = planned(folder), tmp_path / "out"
+    whole = run(plan, options(folder, out, plan))
+    told, files = read_metrics(out), ("journal.jsonl", "metrics.json", "trace.json")
+    before = {file: (out / file).read_bytes() for file in files}
+    (out / "journal.jsonl").write_bytes(b"".join(before["journal.jsonl"].splitlines(keepends=True)[:-1]))
+    monkeypatch.setattr("executor.opening.load", never)
+    for _ in range(2):
+        result = run(plan, options(folder, out, plan, resume=True))
+        assert (result.over, result.metrics) == (True, told)
+        assert {file: (out / file).read_bytes() for file in files} == before
+        monkeypatch.setattr("executor.run.check_disk", never)
+    (out / "journal.jsonl").write_bytes(b"".join(before["journal.jsonl"].splitlines(keepends=True)[:-1]))
+    replace(whole.metrics, useful_tokens=whole.metrics.useful_tokens - 1).write(out)
+    monkeypatch.undo()
+    assert run(plan, options(folder, out, plan, resume=True)).metrics.requests == 0
 
 
 def test_a_request_longer_than_what_may_join_a_pass_joins_it_alone(
