@@ -41,6 +41,14 @@ def begun(directory: Path) -> tuple[Plan, RunOptions]:
     return from_dict(asked.identity.get("plan"), str(directory)), replace(options, out=directory, resume=True)
 
 
+def has_begun(directory: Path) -> bool:
+    """Whether there is a run in `directory` to go on with."""
+    try:
+        return read_begun(directory) is not None
+    except InputError:
+        return False
+
+
 def open_outputs(
     journal: Journal, asked: Asked, requests: Sequence[Request], options: RunOptions, decode: Decode | None
 ) -> tuple[OutputWriter, list[Request], Earlier | None]:

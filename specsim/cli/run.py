@@ -80,10 +80,12 @@ def run(plan_file: str | None, fmt: str, plot: str | None, kv: float | None, **o
     try:
         result = execute(plan, asked)
     except KeyboardInterrupt as end:
-        kept = executor("executor.outputs").count_outputs(asked.out)
         how = "terminated" if isinstance(end, Terminated) else "interrupted"
-        again = go_on(asked.out, plan.decision.policy.stages)
-        told = f"{kept} finished outputs are kept in {asked.out}; go on with: {again}"
+        told = f"no run has begun in {asked.out} yet"
+        if executor("executor.resume").has_begun(asked.out):
+            kept = executor("executor.outputs").count_outputs(asked.out)
+            again = go_on(asked.out, plan.decision.policy.stages)
+            told = f"{kept} finished outputs are kept in {asked.out}; go on with: {again}"
         click.echo(f"specsim: {how}; {told}", err=True)
         raise
     if result is None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace as change
 
+from executor.journal import Asked, Journal
 from executor.metrics import Earlier, Metrics, Predicted
 from executor.options import RunOptions, RunResult
 from executor.outputs import Output, OutputWriter
@@ -178,6 +179,8 @@ def test_an_interrupt_keeps_what_is_finished_and_says_how_much(
 ) -> None:
     def interrupted(plan: Plan, options: RunOptions) -> RunResult:
         succeed(plan, options)
+        with Journal(options.out) as journal:
+            journal.begin(Asked({}, {}))
         raise KeyboardInterrupt
 
     stub.ending = interrupted
@@ -185,6 +188,18 @@ def test_an_interrupt_keeps_what_is_finished_and_says_how_much(
     line = f"specsim: interrupted; 3 finished outputs are kept in {out}; go on with: specsim run --resume {out}\n"
     assert plans.call(capsys, *arguments) == (130, "", line)
     assert len((tmp_path / "out" / "outputs.jsonl").read_text().splitlines()) == 3
+
+
+def test_an_interrupt_before_a_run_has_begun_leaves_nothing_to_go_on_with(
+    tmp_path: Path, stub: Stub, arguments: list[str], capsys: Capture
+) -> None:
+    def interrupted(plan: Plan, options: RunOptions) -> RunResult:
+        raise KeyboardInterrupt
+
+    stub.ending = interrupted
+    line = f"specsim: interrupted; no run has begun in {tmp_path}/out yet\n"
+    assert plans.call(capsys, *arguments) == (130, "", line)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_run_is_resumed_or_begun_where_it_is_to_be(
