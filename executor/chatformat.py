@@ -12,6 +12,10 @@ from specsim.errors import InputError
 #: a role and what was said: {"role": "user", "content": "..."}
 Message = dict[str, str]
 
+#: so many of an answer's last tokens may be another text in the next prompt: stop strings are not shown, and some
+#: templates cut off blanks
+REWRITTEN: Final = 256
+
 #: of the plain format, in which a model would go on for the user too
 PLAIN_STOP: Final = ("\nuser:",)
 
@@ -81,7 +85,8 @@ class Transcript:
         """The tokens known so far, as many of them as `rendered` begins with, and those of the rest; None where that
         would be another text."""
         tokenizer = self.format.tokenizer
-        for end in range(len(self._answer), -1, -1):
+        said = len(self._answer)
+        for end in (*range(said, max(0, said - REWRITTEN), -1), 0):
             if end and self._answer[end - 1] in tokenizer.special:  # the template writes it
                 continue
             known = self._text + tokenizer.decode(self._answer[:end])

@@ -6,11 +6,8 @@ have changed. Keys that later versions add have defaults; keys that nobody knows
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
-import tempfile
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +23,7 @@ from specsim.errors import InputError
 from specsim.model import from_config, to_config
 from specsim.partition import shard
 from specsim.placementfile import Layers, check, group, ungroup
+from specsim.wholefile import replace_whole
 from specsim.workload import Workload
 from specsim.yamlfile import read_yaml
 
@@ -177,17 +175,9 @@ def write_plan(plan: Plan, path: str | Path) -> None:
     path = Path(path)
     data = to_dict(plan)
     text = json.dumps(data, indent=2) + "\n" if path.suffix == ".json" else dump_yaml(data)
-    temporary = None
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        replace_whole(path, text.encode("utf-8"))
     except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
         raise InputError(f"cannot be written: {error.strerror}", where=str(path)) from None
 
 

@@ -35,6 +35,8 @@ from specsim.errors import InputError
 TEMPERATURE: Final = 1.0
 #: as many as OpenAI takes: each is looked for at every token
 MOST_STOPS: Final = 4
+#: characters
+MOST_STOP_LENGTH: Final = 256
 #: draws are keyed by a request's seed and the position alone: the same request gets the same tokens
 KEY: Final = 0
 #: seconds that a client has to send its request, and between looks whether the service closes
@@ -188,6 +190,9 @@ class Server:
         new = max(1, min(planned, limits.context - len(prompt))) if most is None else most
         if len(body.stops) > MOST_STOPS:
             raise ApiError(400, f"{len(body.stops)} stop strings; give {MOST_STOPS} at most", param="stop")
+        if (longest := max(map(len, body.stops), default=0)) > MOST_STOP_LENGTH:
+            what = f"a stop string of {longest} characters; give {MOST_STOP_LENGTH} at most"
+            raise ApiError(400, what, param="stop")
         if new < 1:
             raise ApiError(400, f"max_tokens is {new}; ask for 1 or more", param="max_tokens")
         try:

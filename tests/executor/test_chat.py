@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from executor import demo
-from executor.chatformat import ChatFormat, Transcript
+from executor.chatformat import REWRITTEN, ChatFormat, Transcript
 from executor.checkpoint.checkpoint import open_checkpoint
 from executor.detokenizer import TextStream
 from executor.service.conversation import Conversation, Manner
@@ -117,6 +117,28 @@ def test_an_answer_that_was_cut_before_a_stop_string_begins_the_next_prompt_as_f
     following = transcript.ask("again")
     assert following[: len(prompt) + 4] != (*prompt, *answer[:4])
     assert following[: len(prompt) + 3] == (*prompt, *answer[:3])
+
+
+def test_an_answer_that_a_template_leaves_out_is_not_sought_token_by_token(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That would take the square of its length."""
+    decode, decoded = Tokenizer.decode, 0
+
+    def counted(self: Tokenizer, tokens: Sequence[int]) -> str:
+        nonlocal decoded
+        decoded += len(tokens)
+        return decode(self, tokens)
+
+    transcript = Transcript(ChatFormat(tokenizer), [])
+    prompt = transcript.ask("hello")
+    answer = [tokenizer.encode("x")[0]] * 4000
+    transcript.take("hello", prompt, answer, "not shown")
+    monkeypatch.setattr(Tokenizer, "decode", counted)
+    following = transcript.ask("again")
+    assert following[: len(prompt)] == prompt
+    assert "not shown" in decode(tokenizer, following)
+    assert decoded <= REWRITTEN * len(answer)
 
 
 def test_a_template_that_refuses_is_told_in_one_line(tokenizer: Tokenizer) -> None:

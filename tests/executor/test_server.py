@@ -224,6 +224,7 @@ GOOD: dict[str, Any] = {"model": NAME, "prompt": "x", "max_tokens": 2}
         ({**GOOD, "top_p": 1.5}, 400, "top_p", None),
         ({**GOOD, "stop": ""}, 400, "stop", None),
         ({**GOOD, "stop": list("abcde")}, 400, "stop", None),
+        ({**GOOD, "stop": ["end", "x" * 257]}, 400, "stop", None),
         ({**GOOD, "max_tokens": 0}, 400, "max_tokens", None),
         ({**GOOD, "prompt": ""}, 400, "prompt", None),
         ({**GOOD, "prompt": ["a", "b"]}, 400, "prompt", "unsupported_value"),
