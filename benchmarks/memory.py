@@ -6,10 +6,11 @@ Without --curve: twelve plans of a pair, by default the demo's, for a machine wi
 bytes counted (see `benchmarks/live.py`). Printed are the largest sums of what was alive at once over what the plan
 counts, and what of that was temporary. Speed does not matter, so any machine will do.
 
-With --curve: the plan for plenty of memory, and the same with less and less memory to generate with (caches and
-temporaries: all but weights and rings): first shorter sweeps, micro-batches and chunks, then fewer sequences in flight,
-or caches that hold less than all of them may need (--kv). Beside what each takes, as planned and as measured, stand
-useful tokens/s. Wants a machine that does nothing else, and a profile of it (--machine, of `specsim profile`).
+With --curve: answers that may be long and most often are not, planned for with plenty of memory; and the same plan
+with less and less memory to generate with (caches and temporaries: all but weights and rings): shorter sweeps and
+chunks, then caches that hold less than all answers in flight might need (--kv). Beside what each takes, as planned and
+as measured, stand useful tokens/s, and how often a request had to wait for room. Wants a machine that does nothing
+else, and a profile of it (--machine, of `specsim profile`).
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ def peaks(pair: Pair, folder: Path, machine: str) -> Iterator[Peak]:
     for share in RAM:
         for prompt, output in LENGTHS:
             for gamma, kv in HOW:
-                plan = planned(pair, folder, machine, share * weights, prompt, output, gamma)
+                plan = planned(pair, folder, machine, share * weights, prompt, output, gamma=gamma)
                 plan = plan if kv == 1 else capped(plan, kv)
                 run(pair, plan, prompt, output)  # finds by trial which products are exact, once in a process
                 found = measure(pair, plan, prompt, output, kv)

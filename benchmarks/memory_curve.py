@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
+import random
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -14,46 +14,38 @@ import msgspec
 
 from benchmarks.live import LiveBytes
 from benchmarks.memory_runs import Pair, capped, planned, ram_items, run
+from executor.job import Job
 from specsim.added import generation_bytes
 from specsim.answer import Plan
 from specsim.cli.tables import render
-from specsim.decision import LEAST_CHUNK
-from specsim.positions import held_positions, sweep_tokens
+from specsim.decision import CHUNK_TOKENS
+from specsim.positions import held_positions
 from specsim.units import show
 
 #: room for all weights, and for all that generates, in weights
 PLENTY: Final = 8.0
-#: prompt and output tokens
-LENGTH: Final = (64, 96)
-#: of the curve: requests; how the plan is made smaller (parts of a sweep and a pass, share of the sequences in flight,
-#: share of what their caches may need); and runs of each
-CURVE_REQUESTS: Final = 24
+REQUESTS: Final = 48
+IN_FLIGHT: Final = 16
+GAMMA: Final = 3
+#: tokens of a prompt; those that an answer may have, and has in the mean
+PROMPT: Final = 32
+LONGEST: Final = 256
+MEAN: Final = 48
+#: how the plan is made smaller: tokens of a sweep and a chunk, share of what all in flight may need of caches
 SMALLER: Final = (
-    (1, 1, 1),
-    (2, 1, 1),
-    (4, 1, 1),
-    (8, 1, 1),
-    (8, 1, 0.8),
-    (8, 1, 0.7),
-    (8, 1, 0.6),
-    (8, 1, 0.45),
-    (8, 1, 0.35),
-    (8, 3 / 4, 1),
-    (8, 2 / 3, 1),
-    (8, 1 / 2, 1),
-    (8, 1 / 3, 1),
-    (8, 1 / 4, 1),
+    (CHUNK_TOKENS, 1.0),
+    *((128, share) for share in (1.0, 0.5, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15)),
 )
+#: runs of each
 REPEAT: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Of the curve: `parts` that sweeps and passes are cut in. `tokens_per_s` are the median of all runs, `spread` has
-    each; `generation` bytes are planned, and `measured`, of the fullest phase."""
+    """Of the curve. `tokens_per_s` are the median of all runs, `spread` has each; `generation` bytes are planned, and
+    `measured`, of the fullest phase; `preemptions` in one run."""
 
-    parts: int
-    in_flight: int
+    chunk_tokens: int
     kv_share: float
     kv_positions: int
     generation: int
@@ -65,55 +57,65 @@ class Point:
 
 def curve(pair: Pair, folder: Path, machine: str) -> Iterator[Point]:
     """Speed with ever less memory to generate with, all in one process, each plan `REPEAT` times in turn."""
-    prompt, output = LENGTH
     weights = pair.target.architecture.model.weight_bytes + pair.draft.architecture.model.weight_bytes
-    whole = planned(pair, folder, machine, PLENTY * weights, prompt, output, gamma=3, requests=CURVE_REQUESTS)
+    fix = {"strategy": "serial", "gamma": GAMMA, "batch": IN_FLIGHT, "refill": True}
+    whole = planned(pair, folder, machine, PLENTY * weights, PROMPT, LONGEST, REQUESTS, **fix)
+    eos = ends(outputs(run(pair, whole, PROMPT, LONGEST, requests=REQUESTS)), MEAN)
     plans = {how: smaller(whole, *how) for how in SMALLER}
-    rates: dict[tuple[int, float, float], list[float]] = {how: [] for how in SMALLER}
-    jobs: dict[tuple[int, float, float], tuple[int, int]] = {}  # measured bytes, preemptions
+    rates: dict[tuple[int, float], list[float]] = {how: [] for how in SMALLER}
+    looks: dict[tuple[int, float], tuple[int, int]] = {}  # measured bytes, preemptions
+    given = None
     for number in range(REPEAT + 1):
         for how, plan in plans.items():
-            if not number:  # the first is for the library's trials, and to look at
-                live = LiveBytes()
+            live = LiveBytes() if not number else None  # the first time is to look at
+            if live is None:
+                job = run(pair, plan, PROMPT, LONGEST, requests=REQUESTS, eos=eos)
+                rates[how].append(job.batches.useful_tokens / sum(job.seconds.values()))
+                print(f"{how}: {rates[how][-1]:.1f} tokens/s", file=sys.stderr)
+            else:
                 with live.watching():
-                    job = run(pair, plan, prompt, output, live, CURVE_REQUESTS)
-                jobs[how] = (measured_generation(plan, live), job.batches.preemptions)
-                continue
-            job = run(pair, plan, prompt, output, requests=CURVE_REQUESTS)
-            rates[how].append(job.batches.useful_tokens / sum(job.seconds.values()))
-            print(f"{how}: {rates[how][-1]:.1f} tokens/s", file=sys.stderr)
+                    job = run(pair, plan, PROMPT, LONGEST, live, REQUESTS, eos)
+                looks[how] = (measured_generation(plan, live), job.batches.preemptions)
+            found = outputs(job)
+            given = given or found
+            assert found == given, f"{how}: the tokens differ"
     for how, plan in plans.items():
-        parts, _, share = how
-        policy = plan.decision.policy
         generation = int(max(map(generation_bytes, ram_items(plan).values())))
-        held = int(held_positions(plan.case.workload, policy))
-        measured, preemptions = jobs[how]
-        found = tuple(sorted(rates[how]))
-        speed = statistics.median(found)
-        yield Point(parts, policy.in_flight, share, held, generation, measured, speed, found, preemptions)
+        held = int(held_positions(plan.case.workload, plan.decision.policy))
+        some = tuple(sorted(rates[how]))
+        measured, preemptions = looks[how]
+        yield Point(*how, held, generation, measured, statistics.median(some), some, preemptions)
 
 
-def smaller(plan: Plan, parts: int, in_flight: float, kv: float) -> Plan:
-    """A plan with its sweeps, passes and chunks cut in so many parts, with such shares of its sequences in flight and
-    of the positions that their caches may need."""
+def outputs(job: Job) -> list[list[int]]:
+    """Of all requests, in their order."""
+    ended = [job.batches.finished.get() for _ in range(job.batches.done)]
+    return [generation.output_ids for generation in sorted(ended, key=lambda g: g.request.index)]
+
+
+def ends(outputs: Sequence[Sequence[int]], mean: float) -> frozenset[int]:
+    """Tokens, drawn from those that come up, that end answers after so many in the mean."""
+    seen = sorted({token for output in outputs for token in output})
+    random.Random(0).shuffle(seen)
+    eos: set[int] = set()
+    for token in seen:
+        eos.add(token)
+        if statistics.fmean(_length(output, eos) for output in outputs) <= mean:
+            break
+    return frozenset(eos)
+
+
+def _length(output: Sequence[int], eos: set[int]) -> int:
+    return next((count for count, token in enumerate(output, 1) if token in eos), len(output))
+
+
+def smaller(plan: Plan, chunk: int, share: float) -> Plan:
+    """A plan whose sweeps and chunks have at most so many tokens, and its caches such a share of what they may need."""
     policy = plan.decision.policy
-    if parts > 1:
-        batch = math.ceil(policy.batch * in_flight)
-        chunk = int(sweep_tokens(plan.case.workload, policy)) // parts
-        draft = policy.draft
-        if draft is not None:
-            draft = msgspec.structs.replace(draft, micro_batch=min(math.ceil(batch / parts), draft.micro_batch))
-        policy = msgspec.structs.replace(
-            policy,
-            batch=batch,
-            prefill_batch=max(1, policy.prefill_batch // parts),
-            prefill_micro_batches=1,
-            verify_micro_batches=min(parts, batch),
-            chunk_tokens=max(LEAST_CHUNK, min(chunk, policy.chunk_tokens)),
-            draft=draft,
-        )
+    sweep = min(policy.prefill_batch, max(1, chunk // PROMPT))
+    policy = msgspec.structs.replace(policy, chunk_tokens=min(chunk, policy.chunk_tokens), prefill_batch=sweep)
     plan = replace(plan, decision=msgspec.structs.replace(plan.decision, policy=policy))
-    return plan if kv == 1 else capped(plan, kv)
+    return plan if share == 1 else capped(plan, share)
 
 
 def measured_generation(plan: Plan, live: LiveBytes) -> int:
@@ -126,15 +128,15 @@ def measured_generation(plan: Plan, live: LiveBytes) -> int:
 def curve_table(rows: list[Point]) -> str:
     most = rows[0]
     return render(
-        ("parts", "in flight", "kv", "generation", "measured", "of all", "tokens/s", "of all", "preempted"),
+        ("chunks", "caches", "positions", "generation", "measured", "of all", "tokens/s", "of all", "preempted"),
         [
             (
-                str(row.parts),
-                str(row.in_flight),
+                str(row.chunk_tokens),
                 f"{row.kv_share:.0%}",
+                str(row.kv_positions),
                 show(row.generation, "bytes"),
                 show(row.measured, "bytes"),
-                f"{row.generation / most.generation:.0%}",
+                f"{row.measured / most.measured:.0%}",
                 f"{row.tokens_per_s:.1f}",
                 f"{row.tokens_per_s / most.tokens_per_s:.0%}",
                 str(row.preemptions),

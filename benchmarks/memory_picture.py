@@ -46,7 +46,7 @@ def draw_peaks(pairs: list[dict[str, Any]], path: Path) -> None:
 
 
 def draw_curve(rows: list[dict[str, Any]], path: Path) -> None:
-    """Useful tokens/s over the bytes that generation takes: what cuts in parts give, caps, and fewer sequences."""
+    """Useful tokens/s over the bytes that generation takes: what shorter sweeps and chunks give, and capped caches."""
     figure = new_figure(7.2, 5.0)
     heading(
         figure,
@@ -54,12 +54,10 @@ def draw_curve(rows: list[dict[str, Any]], path: Path) -> None:
         "Caches and temporaries as measured, over those of the plan for plenty of memory; bars span all runs.",
     )
     axes = figure.add_axes((0.1, 0.2, 0.86, 0.62))
-    most, parts = rows[0], max(row["parts"] for row in rows)
-    least = max(row["in_flight"] for row in rows)
+    most = rows[0]
     kinds = {
-        "sweeps, passes and chunks in parts": [r for r in rows if r["kv_share"] == 1 and r["in_flight"] == least],
-        "and caches capped": [r for r in rows if r["kv_share"] < 1],
-        "and fewer in flight": [r for r in rows if r["parts"] == parts and r["in_flight"] < least],
+        "shorter sweeps and chunks": [row for row in rows if row["kv_share"] == 1],
+        "and caches capped": [row for row in rows if row["kv_share"] < 1],
     }
     handles = []
     for (label, some), color, mark in zip(kinds.items(), PALETTE, MARKS, strict=False):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from benchmarks.live import LiveBytes
 from executor.checkpoint.checkpoint import Checkpoint, open_checkpoint
@@ -47,11 +47,13 @@ class Pair:
         )
         return cls(target, open_checkpoint(folder / "draft"), [list(request.prompt) for request in asked])
 
-    def requests(self, prompt: int, output: int, count: int) -> list[Request]:
-        """Prompts of just so many tokens: the pair's own, one after another, cut anew."""
+    def requests(self, prompt: int, output: int, count: int, eos: frozenset[int] = frozenset()) -> list[Request]:
+        """Prompts of just so many tokens: the pair's own, one after another, cut anew. Outputs end with one of `eos`,
+        or have all their tokens."""
         text = [token for tokens in self.prompts for token in tokens]
         text *= -(-prompt * count // len(text))
-        return [Request(i, str(i), tuple(text[i * prompt : (i + 1) * prompt]), output) for i in range(count)]
+        cut = [tuple(text[i * prompt : (i + 1) * prompt]) for i in range(count)]
+        return [Request(i, str(i), some, output, eos=eos) for i, some in enumerate(cut)]
 
 
 def question(pair: Pair, folder: Path, machine: str, ram: float, prompt: int, output: int, requests: int) -> Case:
@@ -68,12 +70,19 @@ def question(pair: Pair, folder: Path, machine: str, ram: float, prompt: int, ou
 
 
 def planned(
-    pair: Pair, folder: Path, machine: str, ram: float, prompt: int, output: int, gamma: int, requests: int = REQUESTS
+    pair: Pair,
+    folder: Path,
+    machine: str,
+    ram: float,
+    prompt: int,
+    output: int,
+    requests: int = REQUESTS,
+    **fix: Any,
 ) -> Plan:
     """Of so much RAM, or a tenth more until a plan fits."""
     while True:
         try:
-            return api.plan(question(pair, folder, machine, ram, prompt, output, requests), fix={"gamma": gamma})
+            return api.plan(question(pair, folder, machine, ram, prompt, output, requests), fix=fix)
         except InfeasibleError:
             ram *= 1.1
 
@@ -90,7 +99,13 @@ def ram_items(plan: Plan) -> dict[str, Items]:
 
 
 def run(
-    pair: Pair, plan: Plan, prompt: int, output: int, live: LiveBytes | None = None, requests: int = REQUESTS
+    pair: Pair,
+    plan: Plan,
+    prompt: int,
+    output: int,
+    live: LiveBytes | None = None,
+    requests: int = REQUESTS,
+    eos: frozenset[int] = frozenset(),
 ) -> Job:
     devices = Devices("cpu")
     draft = pair.draft if plan.decision.policy.draft is not None else None
@@ -98,5 +113,5 @@ def run(
         job = prepare(plan, pair.target, draft, engine, devices, Link(), reader, Ways(NUMERICS["exact"]))
         if live is not None:
             live.ledger = job.ledger
-        job.run(pair.requests(prompt, output, requests))
+        job.run(pair.requests(prompt, output, requests, eos))
     return job

@@ -95,12 +95,13 @@ def draft_tokens(workload: Workload, policy: Policy, draft: DraftPolicy) -> int:
 
 
 def join_tokens(workload: Workload, policy: Policy | None = None) -> float:
-    """Tokens that newcomers may bring to one verify pass, or one of them has more: their prompts, and where caches may
-    have to be restored also what followed these."""
-    if policy is None or policy.kv_positions is None:
+    """Tokens that newcomers may bring to one verify pass, or one of them has more: their prompts, of a batch's places
+    at most, and where caches may have to be restored also what followed these."""
+    if policy is None:
         return float(max(JOIN_TOKENS, workload.prompt_tokens_max))
-    prompts = sum(longest_first(workload)[: policy.batch])
-    return float(max(min(JOIN_TOKENS, prompts, policy.kv_positions), longest_read(workload, policy)))
+    prompts = float(sum(longest_first(workload)[: policy.batch]))
+    most = prompts if policy.kv_positions is None else min(prompts, policy.kv_positions)
+    return float(max(min(JOIN_TOKENS, most), longest_read(workload, policy)))
 
 
 def sweeps_at_once(policy: Policy) -> int:
