@@ -60,6 +60,7 @@ class Batches:
     done: int = 0  # and those of them that have ended
     preemptions: int = 0  # how often one had to go back
     restored_positions: int = 0  # what the target has to read again after that
+    most: int | None = None  # sequences of a batch, where that is fewer than the policy has places for
     _cancelled: set[int] = field(default_factory=set)  # indices of requests that nobody wants the rest of
     _idle: set[tuple[int, str]] = field(default_factory=set)  # rounds and batches that have nothing to do
     _over: bool = False  # the wave has no more rounds: whoever joins now waits for the next one
@@ -71,6 +72,11 @@ class Batches:
     @property
     def names(self) -> str:
         return self.policy.letters
+
+    @property
+    def _places(self) -> int:
+        """Of a batch."""
+        return self.policy.batch if self.most is None else min(self.policy.batch, self.most)
 
     @property
     def in_flight(self) -> list[Sequence]:
@@ -113,7 +119,7 @@ class Batches:
             self._idle.clear()
             self._over = False
             self.active = {name: [] for name in self.names}
-            for place in range(self.policy.in_flight):
+            for place in range(self._places * len(self.names)):
                 if not self._next_fits:
                     break
                 self._take_next(self.names[place % len(self.names)])
@@ -228,7 +234,7 @@ class Batches:
         """Put those next in line into a batch's free places, as many as one pass may take the tokens of, but one in any
         case: with what was committed before, a request may be longer than any prompt."""
         taken = 0
-        while self.policy.refill and len(self.active[name]) < self.policy.batch and self._next_fits:
+        while self.policy.refill and len(self.active[name]) < self._places and self._next_fits:
             tokens = self._next_tokens()
             if taken and taken + tokens > self.join_tokens:
                 break

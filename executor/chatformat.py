@@ -14,7 +14,7 @@ Message = dict[str, str]
 
 #: so many of an answer's last tokens may be another text in the next prompt: stop strings are not shown, and some
 #: templates cut off blanks
-REWRITTEN: Final = 256
+REWRITTEN: Final = 1024
 
 #: of the plain format, in which a model would go on for the user too
 PLAIN_STOP: Final = ("\nuser:",)

@@ -76,8 +76,9 @@ def open_outputs(
     return _restore(journal, requests, options.out, decode)
 
 
-def ended(journal: Journal, left: Sequence[Request], earlier: Earlier | None, out: Path) -> Metrics | None:
+def ended(journal: Journal, writer: OutputWriter, left: Sequence[Request], earlier: Earlier | None) -> Metrics | None:
     """The metrics of a run of which all was done before; the journal says so then. None of one that has to go on."""
+    out = journal.path.parent
     if journal.over:
         return read_metrics(out)
     if left or earlier is None:
@@ -89,6 +90,7 @@ def ended(journal: Journal, left: Sequence[Request], earlier: Earlier | None, ou
     before = found.earlier or Earlier(0, 0)
     if (found.requests + before.requests, found.useful_tokens + before.tokens) != (earlier.requests, earlier.tokens):
         return None  # of another run
+    writer.sync()
     journal.end()
     return found
 

@@ -12,7 +12,7 @@ from executor.checkpoint.checkpoint import Checkpoint
 from executor.desk import Desk
 from executor.identity import asked
 from executor.job import Job
-from executor.journal import Journal
+from executor.journal import JOURNAL, Journal
 from executor.metrics import Earlier, Metrics, Predicted
 from executor.opening import in_ram, memory_told, open_models
 from executor.options import RunOptions, RunResult
@@ -55,16 +55,17 @@ def run(plan: Plan, options: RunOptions, crew: Crew | None = None) -> RunResult:
         opened.check_room(range(crew.world.local_ranks) if crew is not None else range(1))
         check_disk(options.out, plan, requests, text=tokenizer is not None)
 
-    if not options.resume:
+    goes_on = options.resume and (options.out / JOURNAL).is_file()
+    if not goes_on:
         check_all()  # before a file is made
     with ExitStack() as stack:
         journal = stack.enter_context(Journal(options.out))
-        if options.resume and not journal.over:
+        if goes_on and not journal.over:
             check_all()
         begun = asked(plan, options, target, draft, requests)
         writer, requests, earlier = open_outputs(journal, begun, requests, options, decode)
         stack.callback(writer.close)
-        if (metrics := ended(journal, requests, earlier, options.out)) is not None:
+        if (metrics := ended(journal, writer, requests, earlier)) is not None:
             if crew is not None:
                 crew.dismiss()
             return RunResult(metrics, writer.path, (), over=True)
@@ -93,8 +94,8 @@ def run(plan: Plan, options: RunOptions, crew: Crew | None = None) -> RunResult:
         replayed = replay(plan, job.waves, in_turn=not devices.cuda)
         metrics = _metrics(plan, options, job, load_s, shares, measured, replayed.seconds, itself, earlier)
         write_trace(options.out / "trace.json", {"predicted": replayed.timeline, "measured": measured.from_zero()})
-        metrics.write(options.out)  # the last: who finds it finds all
         writer.sync()
+        metrics.write(options.out)  # the last: who finds it finds all
         journal.end()
     return RunResult(metrics, writer.path, tuple(desk.samples), tuple(job.waves))
 

@@ -36,7 +36,7 @@ from specsim.errors import InputError
 from specsim.memory import kv_staging_bytes, stage_items
 from specsim.model import Model
 from specsim.partition import whole_bytes
-from specsim.positions import draft_tokens, join_tokens
+from specsim.positions import decoding, draft_tokens, join_tokens
 from specsim.schedule.graph import Slot
 from specsim.simulator.lengths import draft_lengths
 from specsim.stages import stages
@@ -96,7 +96,8 @@ def prepare(
     draft_arch = draft.architecture if draft is not None else None
     lengths = draft_lengths(case, decision) if ways.adaptive else None
     admission = Admission(decision, stage, target.architecture, draft_arch, devices, ledger, ways.decode, lengths)
-    batches = Batches(decision.policy, join_tokens(case.workload, decision.policy), admission)
+    policy, work = decision.policy, case.workload
+    batches = Batches(policy, join_tokens(work, policy), admission, most=decoding(work, policy))
     floor = Floor(decision, case.machine.main, batches, target.architecture, ways.numerics, head)
     context = Context(
         stage,

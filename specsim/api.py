@@ -274,8 +274,8 @@ def draw(answer: Answer, view: str = "timeline") -> Figure:
 def measure(
     out: str | Path, *, disk_path: str | Path = ".", quick: bool = False, progress: Progress | None = None
 ) -> Machine:
-    """Measure this machine, with the disk that holds `disk_path`, and write it to `out` (.yaml): twenty seconds if
-    `quick`, else a minute and a half. Raises InputError where `out` cannot be written or torch is not installed."""
+    """Measure this machine, with the disk that holds `disk_path`, and write it to `out` (.yaml): a minute if
+    `quick`, else some. Raises InputError where `out` cannot be written or torch is not installed."""
     measuring, writing = executor("executor.profile.measure"), executor("executor.profile.machine")
     effort = measuring.QUICK if quick else measuring.LONG
     found = measuring.measure(Path(disk_path), effort=effort, say=progress or _silent)

@@ -16,6 +16,8 @@ from typing import Final, Literal, get_args
 #: operations that are measured apart: the products around attention, its core, an expert or a dense FFN, logits
 Op = Literal["projections", "attention", "expert", "dense", "head"]
 OPS: Final[tuple[Op, ...]] = get_args(Op)
+TaskKind = Literal["attention", "ffn", "head"]
+TASK_KINDS: Final[tuple[TaskKind, ...]] = get_args(TaskKind)
 #: the name of a GPU that is played by the CPU, and of its link
 EMULATED: Final = "emulated"
 #: processors whose streams take turns where there is no real GPU
@@ -63,7 +65,8 @@ class Processor:
     The rest is known only of a processor that was measured: curves that differ (`CURVES`), by dtype, else for weights
     that are laid out for products, else by operation (`OPS`); by operation its overhead in place of the one, and the
     rate at which rows pass through all in it that is no product; attention in place of a share of the peak; what
-    starting a task costs.
+    starting a task costs, and what those of a kind take in a run beyond what their pieces take in a row; for the draft
+    the share of its pieces' speed that its steps have there.
     """
 
     flops_per_s: Mapping[str, float]
@@ -77,6 +80,8 @@ class Processor:
     activation_bytes_per_s: Mapping[Op, float] = field(default_factory=dict)
     attention: AttentionCost | None = None
     task_s: float = 0.0
+    in_run_s: Mapping[TaskKind, float] = field(default_factory=dict)
+    draft_efficiency: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

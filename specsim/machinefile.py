@@ -91,6 +91,9 @@ def _processor(processor: Processor, bandwidth: str) -> dict[str, Value]:
     }
     if processor.task_s:
         values["task_overhead"] = processor.task_s
+    values |= {f"in_run_{kind}": seconds for kind, seconds in processor.in_run_s.items()}
+    if processor.draft_efficiency != 1:
+        values["draft_efficiency"] = processor.draft_efficiency
     values |= {f"gemm_efficiency_{of}": curve for of, curve in processor.gemm_efficiencies.items()}
     values |= {f"overhead_{op}": seconds for op, seconds in processor.overheads_s.items()}
     values |= {f"activations_{op}": rate for op, rate in processor.activation_bytes_per_s.items()}

@@ -260,12 +260,14 @@ def draft_items(case: Case, policy: Policy, draft: DraftPolicy) -> Peaks:
 def _drafting(case: Case, policy: Policy, draft: DraftPolicy, phase: str, tokens: float) -> tuple[float, int, float]:
     """Of the draft on the CPU: tokens that it reads at once, of one batch, and what attention takes for them."""
     assert case.draft is not None
+    reads = {longest_read(case.workload, policy), longest_first(case.workload)[0]}
+    whole = max(attention_bytes(case.draft, tokens, max(1, tokens // read), read) for read in reads)
     if phase == "transition":
-        reads = {longest_read(case.workload, policy), longest_first(case.workload)[0]}
-        return tokens, 1, max(attention_bytes(case.draft, tokens, max(1, tokens // read), read) for read in reads)
+        return tokens, 1, whole
     at_once = min(draft.micro_batch, decoding(case.workload, policy))
     shapes = _sequences(case.workload, policy, at_once)
-    return tokens, 1, max(attention_bytes(case.draft, tokens / at_once * n, n, length) for n, length in shapes)
+    each = max(attention_bytes(case.draft, tokens / at_once * n, n, length) for n, length in shapes)
+    return tokens, 1, max(each, whole) if tokens > at_once else each
 
 
 def placed_items(case: Case, policy: Policy, layers: tuple[LayerPlacement, ...]) -> Peaks:

@@ -67,7 +67,7 @@ def decoding(workload: Workload, policy: Policy) -> int:
     began together; where they are, each newcomer takes at least what it needs."""
     if policy.kv_positions is None:
         return policy.batch
-    least = min(longest_first(workload)) + 1 + policy.gamma
+    least = min(longest_first(workload)) + min(workload.output_tokens, 1 + policy.gamma)
     together = policy.kv_positions // least if policy.refill else -(-admitted(workload, policy) // policy.batches)
     return max(1, min(policy.batch, together))
 
@@ -95,13 +95,13 @@ def draft_tokens(workload: Workload, policy: Policy, draft: DraftPolicy) -> int:
 
 
 def join_tokens(workload: Workload, policy: Policy | None = None) -> float:
-    """Tokens that newcomers may bring to one verify pass, or one of them has more: their prompts, of a batch's places
-    at most, and where caches may have to be restored also what followed these."""
+    """Tokens that newcomers may bring to one verify pass: their prompts, of a batch's places at most, or what one of
+    them brings that goes on, after a pause or in a run that is resumed."""
     if policy is None:
         return float(max(JOIN_TOKENS, workload.prompt_tokens_max))
     prompts = float(sum(longest_first(workload)[: policy.batch]))
     most = prompts if policy.kv_positions is None else min(prompts, policy.kv_positions)
-    return float(max(min(JOIN_TOKENS, most), longest_read(workload, policy)))
+    return max(min(float(JOIN_TOKENS), most), float(longest_first(workload)[0] + workload.output_tokens))
 
 
 def sweeps_at_once(policy: Policy) -> int:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from specsim.acceptance import Acceptance, Pair
 from specsim.check import Profile, check
 from specsim.errors import InputError, UnknownNameError
-from specsim.hardware import CURVES, OPS, AttentionCost, Curve, Disk, Gpu, Host, Link, Processor
+from specsim.hardware import CURVES, OPS, TASK_KINDS, AttentionCost, Curve, Disk, Gpu, Host, Link, Processor
 from specsim.model import read_config
 from specsim.workload import Workload
 from specsim.yamlfile import read_yaml
@@ -162,6 +162,8 @@ def _processor(profile: Profile, bandwidth: str) -> Processor:
         activation_bytes_per_s={op: profile.number(fact) for op in OPS if (fact := f"activations_{op}") in stated},
         attention=_attention(profile) if "attention_sequence" in stated else None,
         task_s=profile.number_or("task_overhead", 0.0),
+        in_run_s={kind: profile.number(fact) for kind in TASK_KINDS if (fact := f"in_run_{kind}") in stated},
+        draft_efficiency=profile.number_or("draft_efficiency", 1.0),
     )
 
 

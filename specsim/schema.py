@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from specsim.facts import OPTIONAL, Rule
-from specsim.hardware import CURVES, OPS
+from specsim.hardware import CURVES, OPS, TASK_KINDS
 
 _GEMM = "share of the peak that large matrix products usually reach"
 _ATTENTION = "share of the peak that attention kernels usually reach"
@@ -29,6 +29,8 @@ _MEASURED = {
     "attention_flops": Rule("FLOP/s", OPTIONAL),
     "attention_kv": Rule("bytes/s", OPTIONAL),
     "task_overhead": Rule("seconds", OPTIONAL, zero=True),
+    **{f"in_run_{kind}": Rule("seconds", OPTIONAL, zero=True) for kind in TASK_KINDS},
+    "draft_efficiency": Rule("ratio", OPTIONAL),
 }
 _FLOPS = {"fp32": Rule("FLOP/s"), "bf16": Rule("FLOP/s")} | {
     dtype: Rule("FLOP/s", OPTIONAL) for dtype in ("fp16", "int8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import Final
 
@@ -14,12 +15,14 @@ from executor.process import GROWTH_BYTES, keep_heap_small, share_bytes
 from executor.profile.analysis import Measured, processor_facts
 from executor.profile.cuda import copy_probes, link_facts
 from executor.profile.disk import DiskSamples, DiskSizes, Units, Way, disk_facts, disk_samples, disk_units, reading
-from executor.profile.machine import Device, Facts
+from executor.profile.inrun import in_run_facts
+from executor.profile.machine import Device, Facts, to_profile
 from executor.profile.noise import throttled, watched
 from executor.profile.overlap import Overlap, overlap_facts, overlap_samples
 from executor.profile.pieces import Walk, Walker, model_of
 from executor.profile.probes import Sizes, arena, processor_probes
 from executor.profile.sampling import Samples, collect
+from specsim.errors import SpecsimError
 from specsim.here.system import read_system
 from specsim.model import FeedForward, Model
 from specsim.units import GiB, MiB, show
@@ -76,16 +79,17 @@ DISK_SIZES: Final = DiskSizes(
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """Seconds that the probes of a processor, the reads of units, and both at once go on at least; what is around them
-    is short."""
+    """Seconds that the probes of a processor, the reads of units, and both at once go on at least, and how often a
+    small pair is run; what is around them is short."""
 
     processor_seconds: float
     disk_seconds: float
     overlap_seconds: float
+    runs: int
 
 
-QUICK: Final = Effort(processor_seconds=7.0, disk_seconds=2.0, overlap_seconds=2.0)
-LONG: Final = Effort(processor_seconds=60.0, disk_seconds=15.0, overlap_seconds=10.0)
+QUICK: Final = Effort(processor_seconds=7.0, disk_seconds=2.0, overlap_seconds=2.0, runs=3)
+LONG: Final = Effort(processor_seconds=60.0, disk_seconds=15.0, overlap_seconds=10.0, runs=8)
 
 
 def measure(
@@ -113,7 +117,7 @@ def measure(
         reads = disk_samples(units, disk, seconds=effort.disk_seconds)
         say("disk and processor")
         both = _overlap(units, reads, host.beside, effort)
-    return Facts(
+    found = Facts(
         system=system,
         threads=torch.get_num_threads(),
         host=processor_facts(samples, host, "dram_bandwidth") | _process(),
@@ -123,6 +127,14 @@ def measure(
         device=_device(gpu, effort, noise, say) if torch.cuda.is_available() else None,
         noise=noise,
     )
+    if not effort.runs:
+        return found
+    try:
+        runs = in_run_facts(to_profile(found, date.today()), runs=effort.runs, say=say)
+    except SpecsimError as error:  # all that was measured before is worth having
+        noise["small pair"] = str(error)
+        return found
+    return replace(found, host={**found.host, **runs})
 
 
 def _process() -> dict[str, Measured]:

@@ -158,9 +158,10 @@ class Service:
             if index not in self._tickets or (left := self.job.batches.cancel(index)) is None:
                 return
             del self._tickets[index]
+            generation = Generation(left, self.job.batches.admission.decode)
+            self._count(generation)
             self._count_end("cancelled")
             self._news.notify_all()
-        generation = Generation(left, self.job.batches.admission.decode)
         generation.cancel()
         ticket.hear(Ended(generation))
 
@@ -208,14 +209,19 @@ class Service:
         assert reason is not None, "only finished requests are handed over"
         with self._lock:
             ticket = self._tickets.pop(generation.request.index, None)
-            self.counts.prompt += len(generation.request.prompt)
-            self.counts.reused += generation.reused
-            self.counts.output += len(generation.output_ids)
+            self._count(generation)
             if self._count_end(reason) % _FORGET_EVERY == 0:
                 self._forget()
             self._news.notify_all()
         if ticket is not None:
             ticket.hear(Ended(generation))
+
+    def _count(self, generation: Generation) -> None:
+        """What was computed for a request; nothing for one that never had a place."""
+        if generation.output_ids or generation.finish_reason is not None:
+            self.counts.prompt += len(generation.request.prompt)
+            self.counts.reused += generation.reused
+            self.counts.output += len(generation.output_ids)
 
     def _count_end(self, reason: str) -> int:
         ends = self.counts.ends

@@ -21,9 +21,7 @@ from specsim.units import UNITS, parse, show
 
 
 @click.command("profile")
-@click.option(
-    "--quick", is_flag=True, help="Twenty seconds; without it a minute and a half, for more samples of the same."
-)
+@click.option("--quick", is_flag=True, help="A minute; without it some, for more samples of the same.")
 @click.option(
     "--disk-path",
     type=click.Path(file_okay=False, exists=True, path_type=Path),

@@ -1,19 +1,20 @@
 """Seconds of a piece of work on a machine when it runs alone, and the shared bandwidth that it uses meanwhile.
 
 Compute (the roofline, Williams et al. 2009): overhead + max(FLOPs / (eff_c peak), bytes / (eff_b bandwidth)), and
-where it was measured, what rows take between products; attention, where it was measured, a sum of its own terms.
+where it was measured, what rows take between products; attention, where it was measured, a sum of its own terms; and
+what a task takes in a run beyond all that, with other threads beside it and caches that others have filled.
 Copies: latency + bytes / rate(pinned). A task of several works takes their sum.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from specsim.cost.work import Work
 from specsim.devices import bare, device_of, first_of_node, on
-from specsim.hardware import Curve, Machine, Peer, Processor
+from specsim.hardware import Curve, Machine, Op, Peer, Processor, TaskKind
 from specsim.model import DTYPE_RATE
 
 #: resources whose tasks copy rather than compute
@@ -22,6 +23,20 @@ COPY_RESOURCES: Final = frozenset({"h2d", "d2h", "disk", "peer"})
 PAGEABLE_TRAFFIC: Final = 3.0
 
 Demand = tuple[tuple[str, float], ...]
+
+#: the kind of task that an operation is the first of
+_KIND: Final[Mapping[Op, TaskKind]] = {
+    "projections": "attention",
+    "attention": "attention",
+    "expert": "ffn",
+    "dense": "ffn",
+    "head": "head",
+}
+
+
+def drafts(stream: str) -> bool:
+    """Whether it is a stream of draft steps."""
+    return stream.partition("@")[0].endswith(".draft")
 
 
 def resource(stream: str) -> str:
@@ -105,7 +120,17 @@ def seconds(machine: Machine, stream: str, works: Sequence[Work]) -> float:
         return sum(copy_seconds(machine, name, work) for work in works)
     processor = machine.processor(name)
     alone = sum(compute_seconds(processor, work) for work in works)
-    return alone + processor.task_s if alone else 0.0
+    if not alone:
+        return 0.0
+    if drafts(stream):
+        return alone / processor.draft_efficiency + processor.task_s
+    return alone + processor.task_s + _in_run_seconds(processor, works)
+
+
+def _in_run_seconds(processor: Processor, works: Sequence[Work]) -> float:
+    """By the kind of the task, which its first operation tells."""
+    op = next((work.op for work in works if work.op is not None), None)
+    return processor.in_run_s.get(_KIND[op], 0.0) if op is not None else 0.0
 
 
 def demand(machine: Machine, stream: str, works: Sequence[Work], duration: float) -> Demand:

@@ -166,7 +166,7 @@ def _round_bound(
     if processor is None or case.draft is None:
         return verify
     step = decode_shape(rows / policy.batches, 1, context, case.draft.sliding_window)
-    seconds = timing.seconds(case.machine, processor, cost.whole_pass(case.draft, step))
+    seconds = timing.seconds(case.machine, f"{processor}.draft", cost.whole_pass(case.draft, step))
     drafting = policy.batches * policy.gamma * seconds
     return max(verify, drafting) if candidate.strategy == "interleaved" else verify + drafting
 

@@ -176,7 +176,7 @@ class _Line:
     def __init__(self, case: Case, decision: Decision, lengths: Any, gained: Any) -> None:
         self.policy, self.lengths = decision.policy, lengths
         self.gained = np.concatenate([np.zeros((len(lengths), 1), gained.dtype), gained], axis=1)  # after no round too
-        self.most_tokens = join_tokens(case.workload, self.policy)
+        self.most_tokens = join_tokens(case.workload, self.policy) * self.policy.batches
         self.longest = lengths + case.workload.output_tokens  # positions of each at its end
         self.room = math.inf if self.policy.kv_positions is None else self.policy.kv_positions
         if self.room < max(self.longest):

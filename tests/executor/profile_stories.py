@@ -29,7 +29,7 @@ HOST = Sizes(
     beside=Walk(MODEL, 1, 1, 4),
 )
 DISK = DiskSizes(file_bytes=2**18, unit_bytes=2**16, ways=(Way(1, 2**16), Way(2, 2**14)))
-NO_TIME = Effort(processor_seconds=0.0, disk_seconds=0.0, overlap_seconds=0.0)
+NO_TIME = Effort(processor_seconds=0.0, disk_seconds=0.0, overlap_seconds=0.0, runs=0)
 
 DTYPE = {"bf16": "bfloat16", "fp32": "float32", "fp16": "float16"}
 

@@ -26,6 +26,7 @@ from executor.speculation.sampling import Sampling
 from specsim.answer import Plan
 from specsim.decision import DraftPolicy, StrategyName
 from specsim.errors import InputError
+from specsim.positions import decoding
 from specsim.schedule.graph import TaskName
 from tests.executor import checkpoints, runs
 from tests.executor.decoder_stories import load
@@ -74,13 +75,15 @@ def test_a_fifth_of_the_caches_gives_the_same_tokens(
     target, draft = pair
     how = dict(HOW[name])
     drafting = draft if how["gamma"] and not how.pop("ngram", False) else None
-    made = runs.plan(target.architecture.model, draft=drafting.architecture.model if drafting else None, **how)
+    models = {"target": target.architecture.model, "draft": drafting.architecture.model if drafting else None}
+    made = runs.plan(**models, **how)
+    short = runs.plan(**models, **how, prompt=20, output=16)  # as many in flight as the shortest allow
     requests = runs.prompts(4, 9, 96, shortest=20, longest=40, new=16)
     whole, job = runs.execute(made, target, requests, draft=drafting, sampling=sampling)
     assert job.batches.preemptions == 0
     fifth = job.batches.admission.places // 5
     chaos = Chaos(5, 0.0002) if "interleaved" in name else None
-    some, job = runs.execute(capped(made, fifth), target, requests, draft=drafting, sampling=sampling, chaos=chaos)
+    some, job = runs.execute(capped(short, fifth), target, requests, draft=drafting, sampling=sampling, chaos=chaos)
     assert some == whole
     assert job.batches.preemptions > 0
     assert job.batches.restored_positions > 0
@@ -211,6 +214,29 @@ def test_what_is_wanted_is_counted_while_nobody_takes_a_place() -> None:
     batches.waiting = Line(batches.waiting)
     batches.next_wave()
     assert (len(batches.waiting), batches.wanted) == (2, 40)
+
+
+def test_no_more_sequences_take_part_than_memory_is_counted_for() -> None:
+    """Prompts that are shorter than planned would find room for more."""
+    arch = load("llama").arch
+    for refill in (False, True):
+        made = capped(runs.plan(arch.model, prompt=64, output=96, gamma=3, batch=12, refill=refill), 782)
+        policy, work = made.decision.policy, made.case.workload
+        most = decoding(work, policy)
+        admission = Admission(
+            made.decision, stage_of(made, None), arch, None, Devices("cpu"), Ledger({"ram": 1e12}), None
+        )
+        batches = Batches(policy, 10**6, admission, most=most)
+        batches.receive(Request(i, str(i), (1,) * 5, 20) for i in range(40))
+        batches.next_wave()
+        number = 0
+        while batches.under_way:
+            assert len(batches.in_flight) <= most < 12
+            for sequence in batches.active["A"]:
+                batches.commit(sequence, (1,) * (1 + sequence.index % 3), 0)
+            batches.end_pass(TaskName("verify", number, "A", "head", "logits"))
+            number += 1
+        assert batches.done == (40 if refill else most)
 
 
 def test_who_had_to_leave_their_place_leave_the_line_when_cancelled() -> None:

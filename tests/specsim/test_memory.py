@@ -186,9 +186,11 @@ def test_batches_of_one_pass_share_all_workspaces_but_the_hidden_states() -> Non
 
 
 def test_newcomers_bring_their_prompts() -> None:
-    """Of all places of a batch, or as many as may join one pass."""
-    decoding = items(stories.case(), plan(batch=2, refill=True), "decode", "vram")
-    assert {name: decoding[name] for name in spaces(1, 1)} == spaces(2 + 2 * 4, 2 + 2 * 4)
+    """Of all places of a batch, as many as may join one pass, or one that goes on with its output."""
+    decoding = items(stories.case(), plan(batch=3, refill=True), "decode", "vram")
+    assert {name: decoding[name] for name in spaces(1, 1)} == spaces(3 + 3 * 4, 3 + 3 * 4)
+    one = items(stories.case(), plan(batch=2, refill=True), "decode", "vram")
+    assert {name: one[name] for name in spaces(1, 1)} == spaces(2 + 4 + 5, 2 + 4 + 5)
     many = stories.case(work=stories.workload(prompt=40, requests=200))
     decoding = items(many, plan(batch=200, refill=True), "decode", "vram")
     assert {name: decoding[name] for name in spaces(1, 1)} == spaces(200 + JOIN_TOKENS, LOGITS_ROWS)
@@ -258,7 +260,7 @@ def test_a_draft_without_a_cache_makes_it_anew() -> None:
 
 def test_newcomers_bring_their_prompts_to_the_draft_too() -> None:
     peaks = drafting(draft_plan(refill=True))
-    assert peaks["decode"]["vram"]["draft workspace"] == pytest.approx(sum(spaces(2 + 2 * 4, 2).values()))
+    assert peaks["decode"]["vram"]["draft workspace"] == pytest.approx(sum(spaces(2 + 4 + 5, 2).values()))
     many = stories.case(work=stories.workload(prompt=40, requests=200), draft=DRAFT)
     policy = draft_plan(refill=True, batch=200)
     assert policy.draft is not None

@@ -9,7 +9,7 @@ import pytest
 from specsim import profiles
 from specsim.cost import timing
 from specsim.cost.work import Work, copy, repeat
-from specsim.hardware import AttentionCost, Curve, Machine, Processor
+from specsim.hardware import AttentionCost, Curve, Machine, Op, Processor
 from tests.specsim import stories
 
 
@@ -86,6 +86,29 @@ def test_starting_a_task_is_paid_once_and_not_for_nothing() -> None:
     there = stories.machine(cpu=replace(stories.processor(100, 50), task_s=0.5))
     assert timing.seconds(there, "cpu", (Work("gemm", 100), Work("gemm", 200))) == 3.5
     assert timing.seconds(there, "cpu", (Work("gemm"),)) == 0
+
+
+def test_what_a_run_adds_is_paid_once_a_task_by_its_kind() -> None:
+    kinds = {"attention": 1.0, "ffn": 2.0, "head": 4.0}
+    there = stories.machine(cpu=replace(stories.processor(100, 50), in_run_s=kinds))
+
+    def seconds(*ops: Op) -> float:
+        return timing.seconds(there, "cpu", tuple(Work("gemm", 100, op=op) for op in ops))
+
+    assert seconds("projections", "attention") == 2 + 1
+    assert seconds("attention") == 1 + 1
+    assert (seconds("expert"), seconds("dense"), seconds("head")) == (1 + 2, 1 + 2, 1 + 4)
+    assert timing.seconds(there, "cpu", (Work("gemm", 100),)) == 1
+    assert timing.seconds(there, "cpu", (Work("gemm", op="head"),)) == 0
+
+
+def test_draft_steps_have_a_share_of_their_pieces_speed_in_a_run() -> None:
+    processor = replace(stories.processor(100, 50), in_run_s={"attention": 9.0}, draft_efficiency=0.5, task_s=0.25)
+    there = stories.machine(cpu=processor)
+    step = (Work("gemm", 100, op="projections"), Work("gemm", 100, op="head"))
+    assert timing.seconds(there, "cpu.draft", step) == 2 / 0.5 + 0.25
+    assert timing.seconds(there, "cpu.draft@0", step) == timing.seconds(there, "cpu.draft", step)
+    assert timing.seconds(there, "cpu", step) == 2 + 9 + 0.25
 
 
 def test_each_dtype_has_its_own_peak() -> None:
