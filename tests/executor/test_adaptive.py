@@ -204,7 +204,7 @@ def test_a_request_that_had_to_wait_goes_on_with_the_same_lengths(
 ) -> None:
     asked = runs.prompts(4, 9, 96, shortest=20, longest=40, new=24)
     whole, job = run(pair, asked, sampling=sampling, **how)
-    made = planned(pair, **how)
+    made = planned(pair, **how, prompt=20, output=24)  # as many in flight as the shortest allow
     policy = change(made.decision.policy, kv_positions=job.batches.admission.places // 5)
     capped = replace(made, decision=change(made.decision, policy=policy))
     some, job = run(pair, asked, plan=capped, sampling=sampling, ngram=how.get("ngram", False))
