@@ -1,7 +1,7 @@
 """What tasks take in a run beyond what their pieces take in a row: a small generated pair is planned for and run.
 
 In a run a task begins on another thread than the one that knows that it can, finds caches that reads and other tasks
-have filled, and shares the cores with all that keeps the run going. Only tasks of this one run are looked at, one by
+have filled, and shares the cores with all that keeps the run going. Only tasks of these runs are looked at, one by
 one; nothing is fitted to the throughput of any.
 """
 
@@ -64,12 +64,12 @@ Times = list[tuple[float, float]]
 
 def in_run_facts(machine: Mapping[str, Any], *, runs: int, say: Callable[[str], None]) -> dict[str, Measured]:
     """Facts of the host of a `machine` (as its profile has it) that runs tell, on the threads that it was measured
-    with. Raises InputError where the pair cannot be written or run."""
+    with. Raises SpecsimError where the pair cannot be written, planned for or run."""
     alone = {name: part for name, part in machine.items() if name not in ("gpu", "link")} | {"gpu": "none"}
     say("runs of a small pair")
     try:
         with tempfile.TemporaryDirectory(prefix="specsim-profile-") as name:
-            return task_facts(list(_runs(Path(name), alone, runs)))
+            return task_facts(_runs(Path(name), alone, runs))
     except OSError as error:
         hint = "make room for 0.4 GB, or name another directory: TMPDIR"
         raise InputError(f"a small pair cannot be written: {error.strerror}", where="profile", hint=hint) from None

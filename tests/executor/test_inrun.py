@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from typing import Any
+from dataclasses import replace
 
 import pytest
 
@@ -84,14 +84,8 @@ def test_a_small_pair_is_run_and_the_machine_has_what_it_told(
     assert set(facts) == {"in_run_attention", "in_run_ffn", "in_run_head", "draft_efficiency"}
     rounds = facts["in_run_head"].n
     assert rounds > inrun.NEW_TOKENS / (inrun.GAMMA + 1) - inrun.WARM_ROUNDS
-    told: dict[str, Any] = to_profile(
-        Facts(**{**_fields(found), "host": {**found.host, **facts}}), datetime.date.today()
-    )
+    told = to_profile(replace(found, host={**found.host, **facts}), datetime.date(2030, 1, 2))
     processor = machines.from_dict(told).host.processor
     assert processor.in_run_s == {kind: facts[f"in_run_{kind}"].value for kind in ("attention", "ffn", "head")}
     assert processor.draft_efficiency == facts["draft_efficiency"].value
     assert machines.from_dict(machines.to_dict(machines.from_dict(told))).host.processor == processor
-
-
-def _fields(facts: Facts) -> dict[str, Any]:
-    return {name: getattr(facts, name) for name in Facts.__slots__}
