@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from executor.decoder.batch import Batch
-from executor.decoder.blocks import Routing
+from executor.decoder.blocks import Dispatch, Routing
 from executor.decoder.cache import Segment, SequenceCache
 from executor.decoder.rope import Rotation
 from executor.sequence import Sequence
@@ -44,6 +44,15 @@ class Routed:
 
 
 @dataclass(slots=True, eq=False)
+class Added:
+    """What a processor's parts of a layer's FFN have added up, [T, h], and whom its tokens are sent to."""
+
+    layer: int
+    sent: Dispatch | None
+    rows: Tensor
+
+
+@dataclass(slots=True, eq=False)
 class Pass:
     """`layers` is the placement that the pass was lowered with; the rows of a micro-batch are neighbours. The output of
     a layer's FFN adds up on each processor that has parts of it, and joins `hidden` when the next layer reads it.
@@ -58,7 +67,7 @@ class Pass:
     ids: Tensor = field(default_factory=lambda: torch.empty(0))  # [T] int64
     hidden: Tensor = field(default_factory=lambda: torch.empty(0))  # [T, h] where the main processor computes
     routed: Routed | None = None
-    outputs: dict[str, tuple[int, Tensor]] = field(default_factory=dict)  # processor -> layer, [T, h]
+    outputs: dict[str, Added] = field(default_factory=dict)  # by processor, of the last layer that it had parts of
     between: dict[tuple[str, int | None], Any] = field(default_factory=dict)  # what a task leaves for the next
     # What all layers share, by micro-batch and device: how positions turn; who attends, to caches at home or visiting.
     rotations: dict[tuple[int | None, torch.device], Rotation] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """The steps of a token through the model, each a pure function of weights and rows, in this order:
 
-`embed`, then in every layer `project_qkv`, `attend`, `project_out`, `route`, `feed_forward` (part by part) and
-`finish`, then `logits`. The attention core and the FFN have rooms of their own, attention.py and feedforward.py.
+`embed`, then in every layer `project_qkv`, `attend`, `project_out`, `route`, `dispatch`, `feed_forward` (part by part)
+and `finish`, then `logits`. The attention core and the FFN have rooms of their own, attention.py and feedforward.py.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from executor.architecture import Architecture
 from executor.decoder.attention import attend
-from executor.decoder.feedforward import Routing, accumulator, feed_forward, finish, route
+from executor.decoder.feedforward import Dispatch, Routing, accumulator, dispatch, feed_forward, finish, route
 from executor.decoder.numerics import Numerics, rms_norm
 from executor.decoder.rope import Rotation, rotate
 from executor.weights import AttentionWeights, HeadWeights
@@ -20,9 +20,11 @@ from specsim.memory import LOGITS_COLUMNS
 from specsim.positions import LOGITS_ROWS
 
 __all__ = [
+    "Dispatch",
     "Routing",
     "accumulator",
     "attend",
+    "dispatch",
     "embed",
     "feed_forward",
     "finish",

@@ -26,6 +26,19 @@ COMBINE_ROWS: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
+class Dispatch:
+    """The tokens of every expert, one expert's behind another's: found once for all parts of a layer."""
+
+    tokens: Tensor  # [T k + some] int64, ascending for each expert; behind them token 0, to fill products up
+    weights: Tensor  # [T k, 1] float32, how much the expert counts for that token
+    ends: list[int]  # by expert, where its tokens end and the next one's begin
+
+    def of(self, expert: int) -> range:
+        """Where among `tokens` an expert's are."""
+        return range(self.ends[expert - 1] if expert else 0, self.ends[expert])
+
+
+@dataclass(frozen=True, slots=True)
 class Routing:
     """The experts that each token was sent to, ascending, and how much each counts."""
 
@@ -53,6 +66,17 @@ def route(
     return normed, Routing(experts, weights.gather(1, order))
 
 
+def dispatch(arch: Architecture, layer: int, routing: Routing | None) -> Dispatch | None:
+    """By expert; None where nothing is routed."""
+    if routing is None:
+        return None
+    sent = routing.experts.flatten()
+    order = sent.argsort(stable=True)
+    tokens = functional.pad(order.div(routing.experts.shape[1], rounding_mode="floor"), (0, MOST_ROWS))
+    ends = torch.bincount(sent, minlength=arch.model.layer_ffn(layer).experts).cumsum(0).tolist()
+    return Dispatch(tokens, routing.weights.flatten()[order, None], ends)
+
+
 def accumulator(arch: Architecture, numerics: Numerics, layer: int, tokens: int, device: torch.device) -> Tensor:
     """Zeros [T, h] that the parts of a layer's FFN are added into. A dense FFN adds once, so its own dtype is exact."""
     ffn = arch.model.layer_ffn(layer)
@@ -65,20 +89,21 @@ def feed_forward(
     numerics: Numerics,
     part: PartWeights,
     normed: Tensor,
-    routing: Routing | None,
+    sent: Dispatch | None,
     into: Tensor,
     inner: Tensor | None = None,
     *,
     most_rows: int = CHUNK_TOKENS,
 ) -> None:
-    """Adds to `into` [T, h] what this part's experts give for normed [T, h]; without routing, what expert 0 gives.
+    """Adds to `into` [T, h] what this part's experts give for the tokens of normed [T, h] that are `sent` to them;
+    without routing, what expert 0 gives for all.
 
     A dense FFN in three parts is three calls, gate, up, down, with the same `inner` [T, f], which carries the
     intermediate between them (uninitialised at first). A part need not hold experts that no token was sent to. Products
     have at most `most_rows` rows.
     """
     most = min(MOST_ROWS, most_rows) if normed.device.type == "cpu" else most_rows
-    if routing is None:
+    if sent is None:
         for first in range(0, normed.shape[0], most):
             rows = slice(first, first + most)
             y = _gated(numerics, part[0], normed[rows], None if inner is None else inner[rows])
@@ -86,17 +111,17 @@ def feed_forward(
                 into[rows] += y
         return
     for expert, expert_weights in part.items():
-        chosen = (routing.experts == expert).nonzero()  # [t, 2], a token and which of its experts this is
-        for tokens, which in (pairs.unbind(1) for pairs in torch.split(chosen, most) if len(pairs)):
-            # Rows that fill a product up to a good height are token 0 again, and dropped.
-            spare = best_rows(len(tokens), normed) - len(tokens)
-            x = normed.index_select(0, functional.pad(tokens, (0, spare)) if spare else tokens)
-            y = _gated(numerics, expert_weights, x, None)
+        mine = sent.of(expert)
+        for chunk in (mine[first : first + most] for first in range(0, len(mine), most)):
+            # Rows that fill a product up to a good height are those of the next tokens, and dropped.
+            filled = chunk.start + best_rows(len(chunk), normed)
+            y = _gated(numerics, expert_weights, normed.index_select(0, sent.tokens[chunk.start : filled]), None)
             assert y is not None
-            weights = routing.weights[tokens, which][:, None]
-            pieces = (torch.split(of, COMBINE_ROWS) for of in (tokens, weights, y[: len(tokens)]))
-            for some, weight, out in zip(*pieces, strict=True):
-                into.index_add_(0, some, (out * weight).to(into.dtype))
+            for first in range(0, len(chunk), COMBINE_ROWS):
+                some = chunk[first : first + COMBINE_ROWS]
+                out = y[first : first + len(some)].to(torch.float32, memory_format=torch.contiguous_format)
+                out *= sent.weights[some.start : some.stop]
+                into.index_add_(0, sent.tokens[some.start : some.stop], out.to(into.dtype))
 
 
 def finish(numerics: Numerics, outputs: Sequence[Tensor], hidden: Tensor) -> Tensor:

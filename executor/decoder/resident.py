@@ -73,12 +73,13 @@ class ResidentModel:
             heads = blocks.attend(layer, q, k, v, batch, caches[0].arena.layers[layer])
             hidden = blocks.project_out(arch, numerics, attention, heads, hidden)
             normed, routing = blocks.route(arch, numerics, attention, hidden)
+            sent = blocks.dispatch(arch, layer, routing)
             into = blocks.accumulator(arch, numerics, layer, len(ids), ids.device)
             inner = None
-            if routing is None and len(parts) > 1:
+            if sent is None and len(parts) > 1:
                 inner = normed.new_empty(len(ids), arch.model.layer_ffn(layer).width)
             for part in parts:
-                blocks.feed_forward(numerics, part, normed, routing, into, inner, most_rows=self.chunk_tokens)
+                blocks.feed_forward(numerics, part, normed, sent, into, inner, most_rows=self.chunk_tokens)
             hidden = blocks.finish(numerics, [into], hidden)
         return blocks.logits(arch, numerics, self.head, hidden[rows])
 

@@ -157,7 +157,7 @@ class Walker:
         if routing is not None and self._even is not None:
             routing = Routing(self._even, routing.weights)
         output = blocks.accumulator(arch, EXACT, layer, self.walk.tokens, hidden.device)
-        blocks.feed_forward(EXACT, part, normed, routing, output)
+        blocks.feed_forward(EXACT, part, normed, blocks.dispatch(arch, layer, routing), output)
         marks.append(self._now())
         return hidden, output, [after - before for before, after in pairwise(marks)]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from executor.decoder.feedforward import accumulator, feed_forward
+from executor.decoder.feedforward import accumulator, dispatch, feed_forward
 from executor.devices import CPU
-from executor.passes import Pass, Routed
+from executor.passes import Added, Pass, Routed
 from executor.tasks.context import Context, layer_of, visit
 from executor.tasks.rows import down, up
 from specsim.positions import chunk_rows
@@ -24,14 +24,15 @@ def ffn(c: Context, name: TaskName, task: Task) -> int | None:
     rows = p.routed if processor == c.devices.main else p.between["below", None]
     assert rows is not None
     normed = rows.normed
-    at, into = p.outputs.get(processor, (-1, normed))
-    if at != layer:
+    added = p.outputs.get(processor)
+    if added is None or added.layer != layer:
         into = accumulator(c.arch, c.numerics, layer, p.rows.stop, normed.device)
-        p.outputs[processor] = layer, into
+        added = p.outputs[processor] = Added(layer, dispatch(c.arch, layer, rows.routing), into)
         p.between.pop(("inner", None), None)
     if part:  # routed fetching may leave a part without experts
         most = int(chunk_rows(c.arch.model.layer_ffn(layer), c.homes.parts[layer], c.chunk_tokens))
-        feed_forward(c.numerics, part, normed, rows.routing, into, _inner(c, p, layer, normed), most_rows=max(1, most))
+        inner = _inner(c, p, layer, normed)
+        feed_forward(c.numerics, part, normed, added.sent, added.rows, inner, most_rows=max(1, most))
     return 0
 
 
@@ -63,7 +64,6 @@ def ffn_in(c: Context, name: TaskName, task: Task) -> int | None:
     p = c.passes[visit(name)]
     if p.empty:
         return None
-    layer, below = p.outputs["cpu"]
-    above, moved = up(c, below)
-    p.outputs["cpu"] = layer, above
+    added = p.outputs["cpu"]
+    added.rows, moved = up(c, added.rows)
     return moved

@@ -35,7 +35,7 @@ def logits(c: Context, name: TaskName, task: Task) -> int | None:
 
 def settle(c: Context, p: Pass, layer: int, rows: slice) -> None:
     """Before `layer` reads some rows: add the FFN output of the layer before it, from every processor that has one."""
-    outputs = [into[rows] for at, into in p.outputs.values() if at == layer - 1]
+    outputs = [added.rows[rows] for added in p.outputs.values() if added.layer == layer - 1]
     if outputs:
         p.hidden[rows] = finish(c.numerics, outputs, p.hidden[rows])
 

@@ -138,10 +138,11 @@ def ffn_output(
 ) -> Tensor:
     """Of a layer's FFN cut in `parts`, computed in their order."""
     normed, routing = blocks.route(model.arch, how, model.layers[layer][0], hidden)
+    sent = blocks.dispatch(model.arch, layer, routing)
     into = blocks.accumulator(model.arch, how, layer, len(hidden), hidden.device)
     inner = torch.full((len(hidden), model.arch.model.layer_ffn(layer).width), torch.nan, dtype=hidden.dtype)
     for part in parts:
-        blocks.feed_forward(how, part, normed, routing, into, inner if len(parts) == 3 else None)
+        blocks.feed_forward(how, part, normed, sent, into, inner if len(parts) == 3 else None)
     return blocks.finish(how, [into], hidden)
 
 
@@ -232,6 +233,19 @@ def test_of_experts_that_are_equally_likely_the_first_are_taken() -> None:
     assert routing is not None
     assert routing.experts.tolist() == [[0, 1]] * 75
     assert routing.weights.tolist() == [[0.5, 0.5]] * 75
+
+
+def test_tokens_are_dispatched_in_order_to_each_expert_with_its_weight_for_them() -> None:
+    model = load("qwen3_moe", "exact")  # 2 of 4 experts
+    experts = torch.tensor([[0, 2], [1, 2], [0, 2], [2, 3], [0, 1]])
+    routing = blocks.Routing(experts, torch.arange(10.0).view(5, 2))
+    sent = blocks.dispatch(model.arch, 0, routing)
+    assert sent is not None
+    told = [[(int(sent.tokens[i]), float(sent.weights[i])) for i in sent.of(expert)] for expert in range(4)]
+    assert told == [[(0, 0), (2, 4), (4, 8)], [(1, 2), (4, 9)], [(0, 1), (1, 3), (2, 5), (3, 6)], [(3, 7)]]
+    assert not sent.tokens[10:].any()
+    assert len(sent.tokens) == 10 + products.MOST_ROWS
+    assert blocks.dispatch(model.arch, 0, None) is None
 
 
 def test_experts_of_a_token_come_in_ascending_order_with_their_weights() -> None:
