@@ -34,6 +34,7 @@ _BESIDE_BYTES: Final = int(256 * MiB)
 
 _SMALL = model_of(256, 256, heads=8, kv_heads=2, head_dim=32, experts=8)
 _MEDIUM = model_of(1024, 3584, heads=16, kv_heads=4, head_dim=64, vocab=32000, experts=8)
+_MANY = model_of(1024, 768, heads=16, kv_heads=4, head_dim=64, experts=24)
 _LARGE = model_of(4096, 14336, heads=32, kv_heads=8, head_dim=128, vocab=32000, experts=2)
 
 
@@ -54,7 +55,8 @@ HOST_SIZES: Final = Sizes(
     walks=_walks(
         (_SMALL, _MEDIUM),
         *((1, 1, 96), (4, 4, 72), (16, 1, 96), (16, 6, 72), (64, 1, 72), (64, 4, 96), (16, 3, 384), (16, 64, 0)),
-    ),
+    )
+    + tuple(Walk(_MANY, *shape) for shape in ((4, 4, 72), (16, 4, 72), (64, 2, 72), (16, 64, 0))),
     beside=Walk(_MEDIUM, 16, 6, 96),
 )
 GPU_SIZES: Final = Sizes(

@@ -33,7 +33,7 @@ def measured_machine(way: str, models: Path, path: Path) -> Machine:
     """
     if not path.exists():
         done = subprocess.run(
-            [sys.executable, "-m", "specsim", "profile", "--quick", "--disk-path", str(models), "-o", str(path)],
+            [sys.executable, "-m", "specsim", "profile", "--disk-path", str(models), "-o", str(path)],
             env=os.environ | {"OMP_NUM_THREADS": str(compute_threads(way))},
             capture_output=True,
             text=True,

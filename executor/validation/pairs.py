@@ -6,14 +6,15 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from executor.pairs.make import make, plan_pair
 from executor.pairs.prompts import random_prompts
 from specsim.units import MiB
 from specsim.validation.configurations import PROMPT_TOKENS, Shape
 
-SEED, PROMPT_SEED = 0, 1
-SHARD_BYTES = int(512 * MiB)
+SEED: Final = 0
+SHARD_BYTES: Final = int(512 * MiB)
 
 
 def make_models(shape: Shape, folder: Path, say: Callable[[str], None]) -> None:
@@ -36,8 +37,8 @@ def make_models(shape: Shape, folder: Path, say: Callable[[str], None]) -> None:
     make(folder, pair, noise=shape.noise, seed=SEED, shard_bytes=SHARD_BYTES, say=say)
 
 
-def write_prompts(shape: Shape, count: int, path: Path) -> None:
-    """`count` prompts of random tokens, which are not those that the pair's agreement was measured on."""
-    ids = [prompt[:PROMPT_TOKENS] for prompt in random_prompts(shape.vocab, count, PROMPT_SEED)]
+def write_prompts(shape: Shape, count: int, path: Path, seed: int) -> None:
+    """`count` prompts of random tokens."""
+    ids = [prompt[:PROMPT_TOKENS] for prompt in random_prompts(shape.vocab, count, seed)]
     lines = [json.dumps({"id": str(number), "input_ids": prompt}) for number, prompt in enumerate(ids)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -15,8 +15,7 @@ PROMPT_TOKENS, OUTPUT_TOKENS = 48, 24
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A generated pair of models. With `noise` the draft chose the target's own token with the chance `agreement`, as
-    `executor.pairs make --agreement 0.7` found it."""
+    """A generated pair of models. `noise` is what `executor.pairs make --agreement 0.7` found."""
 
     hidden: int
     layers: int
@@ -27,15 +26,14 @@ class Shape:
     kv_heads: int
     draft_layers: int
     noise: float
-    agreement: float
     vocab: int = 8192
 
 
 #: 0.7 GB each, so that a pass over one takes its time reading and multiplying, as one over a large model does
 SHAPES: Final = {
-    "few": Shape(1024, 5, 2816, 8, 2, 16, 4, 1, 0.07476806640625, 0.7),  # few large experts
-    "many": Shape(768, 6, 1024, 24, 4, 12, 4, 1, 0.0769195556640625, 0.709),  # many small ones
-    "dense": Shape(1536, 10, 5632, 1, 1, 24, 8, 2, 0.041259765625, 0.702),
+    "few": Shape(1024, 5, 2816, 8, 2, 16, 4, 1, 0.07476806640625),  # few large experts
+    "many": Shape(768, 6, 1024, 24, 4, 12, 4, 1, 0.0769195556640625),  # many small ones
+    "dense": Shape(1536, 10, 5632, 1, 1, 24, 8, 2, 0.041259765625),
 }
 
 

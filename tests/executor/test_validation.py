@@ -22,7 +22,7 @@ from specsim.units import MiB
 from specsim.validation.configurations import PROMPT_TOKENS, Configuration, Shape
 from tests.specsim import stories
 
-TINY = Shape(64, 2, 128, 4, 2, 4, 2, 1, 0.05, 0.7, vocab=256)
+TINY = Shape(64, 2, 128, 4, 2, 4, 2, 1, 0.05, vocab=256)
 REAL = stories.processor(flops=1e10, bandwidth=1e10, overhead=1e-4)
 
 
@@ -44,7 +44,7 @@ def test_models_are_made_once_and_anew_where_half_was_made(models: Path) -> None
 
 
 def test_prompts_are_of_the_length_that_is_planned_for(tmp_path: Path) -> None:
-    write_prompts(TINY, 3, tmp_path / "prompts.jsonl")
+    write_prompts(TINY, 3, tmp_path / "prompts.jsonl", 5)
     lines = [json.loads(line) for line in (tmp_path / "prompts.jsonl").read_text().splitlines()]
     assert [len(line["input_ids"]) for line in lines] == [PROMPT_TOKENS] * 3
 
@@ -82,7 +82,7 @@ def test_a_machine_is_measured_once_with_its_own_threads(tmp_path: Path, monkeyp
     for _ in range(2):
         machine = measured_machine("link", tmp_path, tmp_path / "machine.yaml")
         assert machine.name == "desktop-cpu"
-    assert calls == [(["specsim", "profile", "--quick"], str(compute_threads("link")))]
+    assert calls == [(["specsim", "profile", "--disk-path"], str(compute_threads("link")))]
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 2, stderr="no room\n"))
     with pytest.raises(InputError, match="this machine cannot be measured: no room"):
         measured_machine("disk", tmp_path, tmp_path / "other.yaml")
@@ -98,6 +98,8 @@ def test_a_configuration_is_planned_run_and_compared(
 ) -> None:
     monkeypatch.setitem(runs.SHAPES, "tiny", TINY)
     monkeypatch.setattr(runs, "compute_threads", lambda _: 1)
+    monkeypatch.setattr(runs, "MEASURED_REQUESTS", 8)
+    monkeypatch.setattr(runs, "MEASURED_BATCH", 4)
     configuration = Configuration("tiny", way, 0.25, 4.0, "merged", 2, 1)  # type: ignore[arg-type]
     folder = tmp_path / "run"
     folder.mkdir()
@@ -108,3 +110,33 @@ def test_a_configuration_is_planned_run_and_compared(
     assert found["gamma"] == 2
     assert found["interval"]["low"] < found["tokens_per_second"]["planned"] < found["interval"]["high"]
     assert len((folder / "outputs.jsonl").read_text().splitlines()) == 4
+
+
+def test_what_a_pair_accepts_is_measured_once_on_prompts_that_no_configuration_has(
+    tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(runs.SHAPES, "tiny", TINY)
+    monkeypatch.setattr(runs, "MEASURED_REQUESTS", 8)
+    monkeypatch.setattr(runs, "MEASURED_BATCH", 4)
+    ran: list[tuple[Path, int]] = []
+    really = runs.write_prompts
+
+    def written(shape: Shape, count: int, path: Path, seed: int) -> None:
+        ran.append((path.parent, seed))
+        really(shape, count, path, seed)
+
+    monkeypatch.setattr(runs, "write_prompts", written)
+    (models / runs.ACCEPTANCE).unlink(missing_ok=True)
+    machine = stories.machine(cpu=REAL, bare=True, disk=1e9)
+    first, second = (Configuration("tiny", "disk", 0.25, 4.0, "serial", gamma, 1) for gamma in (1, 2))
+    for configuration in (first, second):
+        runs.run_configuration(configuration, machine, models, tmp_path / configuration.name)
+    assert [folder for folder, _ in ran] == [models / "measured", tmp_path / first.name, tmp_path / second.name]
+    assert len({seed for _, seed in ran}) == 3
+    profile = yaml.safe_load((models / runs.ACCEPTANCE).read_text())
+    shares, _ = profile["facts"]["acceptance"]
+    assert len(shares) == runs.MEASURED_GAMMA
+    assert profile["sources"]["run"]["n"] == 8
+    found = json.loads((tmp_path / second.name / runs.DONE).read_text())
+    assert found["acceptance"]["assumed"] == shares[:2]
+    assert not (models / "measured").exists()
