@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -183,6 +184,15 @@ def test_a_rank_beats_until_its_last_report() -> None:
     assert said[-1] is Kind.DONE, "after which nobody listens"
 
 
+@pytest.fixture
+def sigterm() -> Iterator[None]:
+    """As it was before: a crew that ends with an error leaves it ignored, for the process is to end."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    assert signal.signal(signal.SIGTERM, before) is signal.SIG_IGN
+
+
+@pytest.mark.usefixtures("sigterm")
 def test_a_rank_that_is_silent_ends_the_run() -> None:
     """Its connection is open, and nothing comes."""
     closed = threading.Event()
