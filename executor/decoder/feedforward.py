@@ -1,4 +1,4 @@
-"""The FFN of a layer, part by part: route, let each part add what its experts give, finish.
+"""The FFN of a layer, part by part: route, dispatch, let each part add what its experts give, finish.
 
 Parts may be computed on any processor and in any order: the sum of a token's two experts is the same either way
 round, and of more EXACT sums the float32 products in float64, where that is exact (unless they lie more than 2^26
@@ -29,7 +29,7 @@ COMBINE_ROWS: Final = 256
 class Dispatch:
     """The tokens of every expert, one expert's behind another's: found once for all parts of a layer."""
 
-    tokens: Tensor  # [T k + some] int64, ascending for each expert; behind them token 0, to fill products up
+    tokens: Tensor  # [T k + some] int32, ascending for each expert; behind them token 0, to fill products up
     weights: Tensor  # [T k, 1] float32, how much the expert counts for that token
     ends: list[int]  # by expert, where its tokens end and the next one's begin
 
@@ -67,13 +67,14 @@ def route(
 
 
 def dispatch(arch: Architecture, layer: int, routing: Routing | None) -> Dispatch | None:
-    """By expert; None where nothing is routed."""
+    """A layer's tokens, sorted by expert; None where nothing is routed."""
     if routing is None:
         return None
-    sent = routing.experts.flatten()
-    order = sent.argsort(stable=True)
-    tokens = functional.pad(order.div(routing.experts.shape[1], rounding_mode="floor"), (0, MOST_ROWS))
-    ends = torch.bincount(sent, minlength=arch.model.layer_ffn(layer).experts).cumsum(0).tolist()
+    experts = routing.experts.flatten()
+    order = experts.argsort(stable=True)
+    tokens = order.div(routing.experts.shape[1], rounding_mode="floor").to(torch.int32)
+    tokens = functional.pad(tokens, (0, MOST_ROWS))  # no product that is filled up has more
+    ends = torch.bincount(experts, minlength=arch.model.layer_ffn(layer).experts).cumsum(0).tolist()
     return Dispatch(tokens, routing.weights.flatten()[order, None], ends)
 
 

@@ -66,4 +66,5 @@ def ffn_in(c: Context, name: TaskName, task: Task) -> int | None:
         return None
     added = p.outputs["cpu"]
     added.rows, moved = up(c, added.rows)
+    added.sent = None  # all parts of the layer have read it
     return moved

@@ -83,7 +83,7 @@ def _acceptance(shape: str, measured: Machine, models: Path) -> Path:
     if not profile.exists():
         case = _case(measured, models, MEASURED_REQUESTS, models / "draft", None)
         plan = api.plan(case, fix={"strategy": "serial", "gamma": MEASURED_GAMMA, "batch": MEASURED_BATCH})
-        _run(plan, shape, models, folder, MEASURED_SEED)
+        _run(plan, shape, models, folder, MEASURED_SEED, threads=compute_threads("disk"))
         ran, _ = read_run(folder)
         found = pair_profile(plan, ran, profile.stem, datetime.date.today())
         write_whole(profile, planfile.dump_yaml(found))

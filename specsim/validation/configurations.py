@@ -1,6 +1,7 @@
 """The configurations on which predictions are checked, and those by which the stated model error is found.
 
-Two lists, and no configuration is in both. Nothing at all is fitted to `TEST`.
+Two lists, and no configuration is in both. No number is fitted to `TEST`; what to mend next, and that the profile is to
+measure layers of many small experts, was found by looking at its errors.
 """
 
 from __future__ import annotations
